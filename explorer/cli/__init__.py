@@ -1,0 +1,44 @@
+"""The command line: one module a sub-command, each with `add_parser` and a `run` that returns the exit status.
+
+Exit status, for all of them: 0 as expected, 1 a difference was found, 2 the command or its input is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from explorer import __version__
+from explorer.cli import conform, replay
+from explorer.engine.types import ExplorerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+WRONG_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``explorer`` with `argv` (default: the process arguments) and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="explorer",
+        description="See what a KVM memory slot change does.",
+        epilog="exit status: 0 as expected, 1 a difference was found, 2 the command or its input is wrong",
+    )
+    parser.add_argument("--version", action="version", version=f"memslot-explorer {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (replay, conform):
+        module.add_parser(commands)
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except ExplorerError as error:
+        print(f"explorer: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    return status

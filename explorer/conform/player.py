@@ -1,0 +1,245 @@
+"""One scenario in the engine: each recorded operation becomes a command, each recorded value a comparison.
+
+Rule: what the engine has no object for is *unmodelled*: it gets a name, is counted, and is never called
+equal. An unmodelled operation can change state the engine then does not know; `Doubt` says which recorded
+values are not compared after it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from explorer.conform.readback import dump_of, notes_of, query_of, slot_of
+from explorer.engine.apply import Step, apply
+from explorer.engine.commands import (
+    AttachTracker,
+    ClearDirtyLog,
+    Command,
+    CreateIrqchip,
+    CreateVcpu,
+    DetachTracker,
+    EnableCap,
+    GetDirtyLog,
+    ReadTrackerLog,
+    SetIdentityMapAddr,
+    SetMemoryRegion,
+    SetTssAddr,
+    TrackGfn,
+    UntrackGfn,
+)
+from explorer.engine.events import DirtyLogRead
+from explorer.engine.state import LogTracker, new_vm
+from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from explorer.conform.recording import Scenario
+    from explorer.engine.state import Kvm
+
+__all__ = ["Difference", "Outcome", "Player"]
+
+_CAP_NUMBERS = {"MANUAL_DIRTY_LOG_PROTECT2": KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2}
+_CAPS = {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_DISABLE_QUIRKS2}
+
+
+class Doubt(enum.Flag):
+    """What is not known after an unmodelled operation."""
+
+    NONE = 0
+    DIRTY = enum.auto()
+    """Which pages are dirty."""
+    SHADOW = enum.auto()
+    """Shadow pages, and with them counts and huge-page counters."""
+    RMAP = enum.auto()
+    """Which rmap entries are in use."""
+    WRITES = enum.auto()
+    """Which writes trackers were told of."""
+    SLOTS = enum.auto()
+    """Which slots there are."""
+
+
+class Difference(NamedTuple):
+    """One recorded value that the engine does not reproduce."""
+
+    field: str
+    expected: Any
+    """As recorded."""
+    got: Any
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one recorded operation."""
+
+    op: str
+    differences: list[Difference] = field(default_factory=list)
+    unmodelled: list[str] = field(default_factory=list)
+    guard: str | None = None
+    """The check that fired in the engine."""
+
+
+class Player:
+    """Plays the operations of one scenario in order."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        """Start from a new VM on the scenario's kernel and machine."""
+        self._scenario = scenario
+        self._kvm: Kvm = new_vm(scenario.profile, scenario.config)
+        self._doubt = Doubt.NONE
+
+    def play(self) -> Iterator[Outcome]:
+        """Iterate over the outcomes, one for each operation and a last one for the final dump."""
+        for op in self._scenario.ops:
+            yield self._play(op)
+        final = self._scenario.final_slots
+        if final is not None:
+            outcome = Outcome("final_slots")
+            self._compare_dump(outcome, final)
+            yield outcome
+
+    def _play(self, op: dict[str, Any]) -> Outcome:
+        name = str(op["op"])
+        outcome = Outcome(name)
+        if self._scenario.vm_errno is not None:
+            outcome.unmodelled.append(f"{name} without a VM")
+            return outcome
+        if name.startswith("t_") and not self._scenario.has_tracker_module:
+            outcome.unmodelled.append(f"{name} without the tracker module")
+            return outcome
+        command = self._command(op)
+        if command is not None:
+            self._run(outcome, op, command)
+        elif name in ("t_query", "t_slot", "t_dump", "t_events"):
+            self._read_back(outcome, op)
+        else:
+            outcome.unmodelled.append(name)
+            self._doubt |= self._doubt_after(name)
+        return outcome
+
+    def _command(self, op: dict[str, Any]) -> Command | None:
+        as_id = int(op.get("as", 0))
+        match op["op"]:
+            case "set_region":
+                return SetMemoryRegion(
+                    slot=op["slot"],
+                    as_id=as_id,
+                    flags=op.get("flags", 0),
+                    guest_phys_addr=op["gpa"],
+                    memory_size=op["size"],
+                    userspace_addr=op["uaddr"] if "uaddr" in op else self._scenario.arena_base + op["hva"],
+                )
+            case "get_dirty_log":
+                return GetDirtyLog(slot=op["slot"], as_id=as_id)
+            case "clear_dirty_log":
+                return ClearDirtyLog(slot=op["slot"], as_id=as_id, first_page=op["first"], num_pages=op["num"])
+            case "enable_cap" if (cap := _CAP_NUMBERS.get(op["cap"], op["cap"])) in _CAPS:
+                return EnableCap(cap=cap, arg=op["arg"])
+            case "t_attach":
+                return AttachTracker(user=op["user"])
+            case "t_detach":
+                return DetachTracker(user=op["user"])
+            case "t_track":
+                return TrackGfn(user=op["user"], gfn=op["gfn"])
+            case "t_untrack":
+                return UntrackGfn(user=op["user"], gfn=op["gfn"])
+            case "set_tss_addr":
+                return SetTssAddr(addr=op["addr"])
+            case "set_identity_map_addr":
+                return SetIdentityMapAddr(addr=op["addr"])
+            case "create_irqchip":
+                return CreateIrqchip()
+            case "create_vcpu":
+                return CreateVcpu(id=op["id"])
+            case _:
+                return None
+
+    def _run(self, outcome: Outcome, op: dict[str, Any], command: Command) -> None:
+        if Doubt.SLOTS in self._doubt:
+            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
+            return
+        step = apply(self._kvm, command, record=isinstance(command, GetDirtyLog))
+        self._kvm = step.kvm
+        if step.refused_by is not None:
+            outcome.guard = step.refused_by.name
+        errno = step.errno.name if step.errno is not None else None
+        _compare(outcome, "errno", op["errno"], errno)
+        _compare(outcome, "ret", op["ret"], 0 if step.errno is None else -1)
+        if "dirty_count" in op and step.errno is None:
+            self._compare_dirty(outcome, op, step)
+
+    def _compare_dirty(self, outcome: Outcome, op: dict[str, Any], step: Step) -> None:
+        if Doubt.DIRTY in self._doubt:
+            outcome.unmodelled.append("dirty pages after a guest access")
+            return
+        read = next(event for event in step.events if isinstance(event, DirtyLogRead))
+        _compare(outcome, "dirty_count", op["dirty_count"], read.count)
+        pages = [page for run in read.runs for page in range(*run)]
+        _compare(outcome, "dirty", op["dirty"], pages[: len(op["dirty"])])
+
+    def _read_back(self, outcome: Outcome, op: dict[str, Any]) -> None:
+        if Doubt.SLOTS in self._doubt:
+            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
+            return
+        match outcome.op:
+            case "t_query":
+                self._compare_dict(outcome, op["data"], query_of(self._kvm, op["gfn"]), Doubt.SHADOW, {"count"})
+            case "t_slot":
+                got = slot_of(self._kvm, op["slot"], int(op.get("as", 0)))
+                if op["slot"] in self._scenario.internal_ids and "uaddr" in op["data"]:
+                    got["uaddr"] = op["data"]["uaddr"]
+                self._compare_dict(
+                    outcome, op["data"], got, Doubt.SHADOW, {"lpage_info", "gfn_write_track"}, {"rmap_4k_nonzero"}
+                )
+            case "t_dump":
+                self._compare_dump(outcome, op["data"])
+            case "t_events":
+                tracker = self._kvm.trackers.get(op["user"])
+                notes = tracker.notes() if isinstance(tracker, LogTracker) else ()
+                if Doubt.WRITES in self._doubt:
+                    outcome.unmodelled.append("callbacks after a guest access")
+                else:
+                    _compare(outcome, "data", op["data"], [notes_of(note) for note in notes])
+                self._kvm = apply(self._kvm, ReadTrackerLog(user=op["user"]), record=False).kvm
+
+    def _compare_dump(self, outcome: Outcome, recorded: dict[str, Any]) -> None:
+        if Doubt.SLOTS in self._doubt:
+            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
+            return
+        internal = self._scenario.internal_ids
+        got = dump_of(self._kvm)
+        recorded, got = (dump | {"slots": _comparable(dump["slots"], internal)} for dump in (recorded, got))
+        self._compare_dict(outcome, recorded, got, Doubt.SHADOW, {"indirect_shadow_pages"})
+
+    def _compare_dict(
+        self,
+        outcome: Outcome,
+        recorded: dict[str, Any],
+        got: dict[str, Any],
+        doubt: Doubt,
+        doubtful: set[str],
+        rmaps: frozenset[str] | set[str] = frozenset(),
+    ) -> None:
+        for key, expected in recorded.items():
+            if (key in doubtful and doubt in self._doubt) or (key in rmaps and Doubt.RMAP in self._doubt):
+                outcome.unmodelled.append(f"{key} after a guest access")
+            else:
+                _compare(outcome, key, expected, got.get(key))
+
+    def _doubt_after(self, name: str) -> Doubt:
+        if name in ("guest_write", "guest_read"):
+            doubt = Doubt.DIRTY | Doubt.RMAP | Doubt.WRITES
+            return doubt if self._scenario.config.tdp else doubt | Doubt.SHADOW
+        return Doubt.SLOTS if name == "set_region2" else Doubt.NONE
+
+
+def _compare(outcome: Outcome, field_name: str, expected: Any, got: Any) -> None:
+    if expected != got:
+        outcome.differences.append(Difference(field_name, expected, got))
+
+
+def _comparable(slots: list[list[int]], internal: range) -> list[list[int]]:
+    """Sort a dump's slots; the host address of KVM's own slots is the kernel's free choice."""
+    return sorted([*slot[:5], 0 if slot[1] in internal else slot[5]] for slot in slots)

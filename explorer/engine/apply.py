@@ -1,0 +1,268 @@
+"""The only door: a snapshot and a command in, the next snapshot and what happened out.
+
+Rule 1: `apply` never changes its argument; an old snapshot stays valid for ever.
+Rule 2: a call that the kernel refuses is a result with an errno, not an exception.
+
+Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl(). Read next: `invariants`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from explorer.engine import dirty_log, memslots, mmu, trackers, vcpu
+from explorer.engine.commands import (
+    Advance,
+    AttachTracker,
+    Begin,
+    ClearDirtyLog,
+    Command,
+    CreateIrqchip,
+    CreateVcpu,
+    DetachTracker,
+    EnableCap,
+    GetDirtyLog,
+    GuestWrite,
+    ReadTrackerLog,
+    SetIdentityMapAddr,
+    SetMemoryRegion,
+    SetTssAddr,
+    ShadowTables,
+    TrackGfn,
+    UntrackGfn,
+)
+from explorer.engine.draft import KvmDraft
+from explorer.engine.guest import guest_write
+from explorer.engine.state import Kvm, LogTracker
+from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
+from explorer.engine.uapi import (
+    KVM_CAP_DISABLE_QUIRKS2,
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+    KVM_CAP_SPLIT_IRQCHIP,
+    KVM_X86_QUIRK_SLOT_ZAP_ALL,
+    KvmMrChange,
+)
+
+if TYPE_CHECKING:
+    from explorer.engine.events import Event
+    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.memslots import Phase
+
+__all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
+
+_KNOWN_QUIRKS = 0x7F
+"""Quirks older than the one that is modelled; turning them off is accepted and has no effect here."""
+
+
+class BusyError(ExplorerError):
+    """A command needs slots_lock while a region call that is stopped between two phases holds it."""
+
+
+class Step(NamedTuple):
+    """What one command did."""
+
+    kvm: Kvm
+    """The VM afterwards."""
+    events: tuple[Event, ...]
+    """What happened, in kernel order; empty if it was not recorded."""
+    errno: Errno | None
+    """What the call returned: None for success."""
+    change: KvmMrChange | None = None
+    """For a region call: what it was found to be, if it came that far."""
+    refused_by: Guard | None = None
+    results: tuple[GuardResult, ...] = ()
+    """For a region call: every check that was asked, in order."""
+
+
+class SubStep(NamedTuple):
+    """One phase of a region call."""
+
+    phase: Phase
+    kvm: Kvm
+    events: tuple[Event, ...]
+
+
+def apply(kvm: Kvm, command: Command, *, record: bool = True) -> Step:
+    """Run one command to its end.
+
+    Parameters
+    ----------
+    kvm
+        VM snapshot; never modified.
+    command
+        What to do; arguments may be illegal.
+    record
+        Whether to make events; without them a run is about twice as fast.
+
+    Returns
+    -------
+    Step
+        The next snapshot with events and errno. A call refused by a free check returns an equal state.
+
+    Raises
+    ------
+    BusyError
+        If a region call in progress holds the lock the command needs.
+    """
+    draft = KvmDraft(kvm, record=record)
+    match command:
+        case SetMemoryRegion():
+            _need_lock(kvm, command)
+            update = draft.update = memslots.begin(command)
+            while draft.update is not None:
+                memslots.run_phase(draft)
+            return Step(
+                draft.freeze(),
+                tuple(draft.events or ()),
+                update.errno,
+                update.change,
+                update.refused_by,
+                tuple(update.results),
+            )
+        case Begin():
+            _need_lock(kvm, command)
+            draft.update = memslots.begin(command.call)
+            return Step(draft.freeze(), (), None)
+        case Advance():
+            return _advance(draft)
+        case _:
+            errno = _run(kvm, draft, command)
+            return Step(draft.freeze(), tuple(draft.events or ()), errno)
+
+
+def walk(kvm: Kvm, call: SetMemoryRegion) -> tuple[Step, tuple[SubStep, ...]]:
+    """Run a region call and keep the snapshot after each phase.
+
+    Returns
+    -------
+    tuple
+        The step as `apply` gives it, and its phases, first to last. The last phase's snapshot is the
+        step's, and the step's events are those of the phases one after another.
+    """
+    draft = KvmDraft(kvm, record=True)
+    _need_lock(kvm, call)
+    update = draft.update = memslots.begin(call)
+    phases: list[SubStep] = []
+    events: list[Event] = []
+    while draft.update is not None:
+        draft.events = []
+        at = update.at
+        memslots.run_phase(draft)
+        events += draft.events
+        phases.append(SubStep(update.phases[at], draft.freeze(), tuple(draft.events)))
+    step = Step(phases[-1].kvm, tuple(events), update.errno, update.change, update.refused_by, tuple(update.results))
+    return step, tuple(phases)
+
+
+def _need_lock(kvm: Kvm, command: Command) -> None:
+    if kvm.pending is not None:
+        raise BusyError(
+            f"{type(command).__name__} needs slots_lock, which the region call in progress holds; advance it first"
+        )
+
+
+def _advance(draft: KvmDraft) -> Step:
+    update = draft.update
+    if update is None:
+        raise BusyError("no region call is in progress; begin one first")
+    memslots.run_phase(draft)
+    return Step(
+        draft.freeze(),
+        tuple(draft.events or ()),
+        update.errno,
+        update.change,
+        update.refused_by,
+        tuple(update.results),
+    )
+
+
+def _run(
+    kvm: Kvm,
+    draft: KvmDraft,
+    command: GetDirtyLog
+    | ClearDirtyLog
+    | EnableCap
+    | AttachTracker
+    | DetachTracker
+    | TrackGfn
+    | UntrackGfn
+    | ReadTrackerLog
+    | ShadowTables
+    | GuestWrite
+    | SetTssAddr
+    | SetIdentityMapAddr
+    | CreateIrqchip
+    | CreateVcpu,
+) -> Errno | None:
+    match command:
+        case GetDirtyLog():
+            _need_lock(kvm, command)
+            return (
+                Errno.EIO if kvm.vm_bugged else dirty_log.kvm_get_dirty_log_protect(draft, command.slot, command.as_id)
+            )
+        case ClearDirtyLog():
+            _need_lock(kvm, command)
+            if kvm.vm_bugged:
+                return Errno.EIO
+            return dirty_log.kvm_clear_dirty_log_protect(
+                draft, command.slot, command.as_id, command.first_page, command.num_pages
+            )
+        case EnableCap():
+            return Errno.EIO if kvm.vm_bugged else _enable_cap(draft, command)
+        case AttachTracker():
+            return trackers.attach_tracker(draft, command.user, command.kind)
+        case DetachTracker():
+            return trackers.detach_tracker(draft, command.user)
+        case TrackGfn():
+            return trackers.track_gfn(draft, command.user, command.gfn)
+        case UntrackGfn():
+            return trackers.untrack_gfn(draft, command.user, command.gfn)
+        case ReadTrackerLog():
+            tracker = draft.trackers.get(command.user)
+            if isinstance(tracker, LogTracker):
+                draft.trackers = draft.trackers.set(command.user, tracker._replace(log=None))
+            return None
+        case ShadowTables():
+            return _shadow_tables(draft, command)
+        case GuestWrite():
+            if command.as_id >= len(kvm.memslots):
+                return Errno.EINVAL
+            guest_write(draft, command.gpa, command.nbytes, AsId(command.as_id))
+            return None
+        case SetTssAddr() | SetIdentityMapAddr() | CreateIrqchip() | CreateVcpu():
+            _need_lock(kvm, command)
+            return Errno.EIO if kvm.vm_bugged else vcpu.run(draft, command)
+        case _:
+            assert_never(command)
+
+
+def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
+    """Enable one of the capabilities that change what is modelled; others are answered as unknown.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_enable_cap()
+    """
+    if command.cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
+        return dirty_log.enable_manual_protect(draft, command.arg)
+    if command.cap == KVM_CAP_DISABLE_QUIRKS2:
+        known = _KNOWN_QUIRKS | (KVM_X86_QUIRK_SLOT_ZAP_ALL if draft.profile.slot_zap_quirk else 0)
+        if command.arg & ~known:
+            return Errno.EINVAL
+        draft.disabled_quirks |= command.arg
+        return None
+    if command.cap == KVM_CAP_SPLIT_IRQCHIP:
+        return vcpu.enable_split_irqchip(draft, command.arg)
+    return Errno.EINVAL
+
+
+def _shadow_tables(draft: KvmDraft, command: ShadowTables) -> Errno | None:
+    """Shadow a walk of guest tables in consecutive pages; with TDP there is nothing to shadow."""
+    if command.as_id >= len(draft.memslots) or not 1 <= command.levels <= 5:  # noqa: PLR2004 - x86 paging
+        return Errno.EINVAL
+    if draft.config.tdp:
+        return None
+    mmu.mmu_first_shadow_root_alloc(draft)
+    for at in range(command.levels):
+        mmu.shadow_guest_table(draft, Gfn(command.gfn + at), command.levels - at, AsId(command.as_id))
+    return None

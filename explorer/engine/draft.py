@@ -1,0 +1,221 @@
+"""The working copy on which one command runs, and the record of what it did.
+
+Rule 1: only `explorer.engine.apply` makes a draft; nothing outside the engine ever sees one.
+Rule 2: a draft is private until it is frozen, so engine functions edit it as plainly as the C does. The
+values in it (slots, sets, arrays) stay immutable and are replaced, never changed.
+
+Why not a new snapshot per line: a MOVE edits some thirty fields, and a frozen copy for each would cost
+more than the MOVE itself (`assets/docs/adr/0001-snapshots.md`). Read next: `guards`, `memslots`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ParamSpec
+
+from explorer.engine.events import ArrayAllocated, ArrayFreed, Called, Event, KernelWarned, VmBugged
+from explorer.engine.state import (
+    AddressSpace,
+    DirtyBitmap,
+    Kvm,
+    KvmMemslots,
+    LpageInfo,
+    MetadataArray,
+    RmapArrays,
+    WriteTrack,
+)
+from explorer.engine.types import ArrayId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from explorer.engine.config import VmConfig
+    from explorer.engine.memslots import RegionUpdate
+    from explorer.engine.profile import KernelProfile
+    from explorer.engine.sortedmap import SortedMap
+    from explorer.engine.state import KvmMemorySlot, ShadowPage, Tracker, VcpuSetup
+    from explorer.engine.types import AsId, Gfn
+
+__all__ = ["KIND_NAMES", "KvmDraft"]
+
+P = ParamSpec("P")
+
+KIND_NAMES: dict[type, str] = {
+    RmapArrays: "rmap",
+    LpageInfo: "lpage_info",
+    WriteTrack: "gfn_write_track",
+    DirtyBitmap: "dirty_bitmap",
+}
+"""The field a slot keeps each kind of array in."""
+
+_COPIED = tuple(name for name in Kvm._fields if name not in {"memslots", "pending"})
+
+
+class KvmDraft:
+    """A `Kvm` under construction, with the events of the step.
+
+    Attributes are those of `Kvm`; `memslots` is a list, and `update` is the region call in progress in
+    its mutable form.
+    """
+
+    __slots__ = (*_COPIED, "events", "memslots", "update")
+
+    if TYPE_CHECKING:
+        profile: KernelProfile
+        config: VmConfig
+        heap: SortedMap[ArrayId, MetadataArray]
+        next_array: int
+        heap_bytes: int
+        nr_memslot_pages: int
+        nr_memslots_dirty_logging: int
+        setup: VcpuSetup
+        manual_dirty_log_protect: int
+        disabled_quirks: int
+        vm_bugged: bool
+        shadow_root_allocated: bool
+        external_write_tracking_enabled: bool
+        track_notifiers: tuple[int, ...]
+        trackers: SortedMap[int, Tracker]
+        mmu_valid_gen: int
+        active_mmu_pages: SortedMap[int, ShadowPage]
+        mmu_page_hash: SortedMap[tuple[Gfn, int, AsId], int]
+        next_mmu_page: int
+        indirect_shadow_pages: int
+
+    memslots: list[AddressSpace]
+    update: RegionUpdate | None
+    events: list[Event] | None
+
+    def __init__(self, kvm: Kvm, *, record: bool) -> None:
+        """Copy a snapshot; with `record` false no event is made."""
+        (
+            self.profile,
+            self.config,
+            memslots,
+            self.heap,
+            self.next_array,
+            self.heap_bytes,
+            self.nr_memslot_pages,
+            self.nr_memslots_dirty_logging,
+            self.setup,
+            self.manual_dirty_log_protect,
+            self.disabled_quirks,
+            self.vm_bugged,
+            self.shadow_root_allocated,
+            self.external_write_tracking_enabled,
+            self.track_notifiers,
+            self.trackers,
+            self.mmu_valid_gen,
+            self.active_mmu_pages,
+            self.mmu_page_hash,
+            self.next_mmu_page,
+            self.indirect_shadow_pages,
+            pending,
+        ) = kvm
+        self.memslots = list(memslots)
+        self.update = None if pending is None else pending.thaw()
+        self.events = [] if record else None
+
+    def freeze(self) -> Kvm:
+        """Return the snapshot of the draft as it is now."""
+        return Kvm(
+            self.profile,
+            self.config,
+            tuple(self.memslots),
+            self.heap,
+            self.next_array,
+            self.heap_bytes,
+            self.nr_memslot_pages,
+            self.nr_memslots_dirty_logging,
+            self.setup,
+            self.manual_dirty_log_protect,
+            self.disabled_quirks,
+            self.vm_bugged,
+            self.shadow_root_allocated,
+            self.external_write_tracking_enabled,
+            self.track_notifiers,
+            self.trackers,
+            self.mmu_valid_gen,
+            self.active_mmu_pages,
+            self.mmu_page_hash,
+            self.next_mmu_page,
+            self.indirect_shadow_pages,
+            None if self.update is None else self.update.freeze(),
+        )
+
+    # -- what is observed ------------------------------------------------------------------------
+
+    def emit(self, event: Callable[P, Event], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Record an event, given its class and fields; nothing is made when nobody records."""
+        if self.events is not None:
+            self.events.append(event(*args, **kwargs))
+
+    def enter(self, function: str) -> None:
+        """Record that a modelled kernel function was entered."""
+        if self.events is not None:
+            self.events.append(Called(function=function))
+
+    def warn(self, function: str, what: str) -> None:
+        """Record a kernel WARN; the kernel goes on."""
+        self.emit(KernelWarned, function=function, what=what)
+
+    def bug(self, function: str, what: str) -> None:
+        """KVM_BUG: mark the VM dead and record it."""
+        self.vm_bugged = True
+        self.emit(VmBugged, function=function, what=what)
+
+    # -- sets ------------------------------------------------------------------------------------
+
+    def active(self, as_id: int) -> KvmMemslots:
+        """Return the set readers of `as_id` see."""
+        return self.memslots[as_id].active
+
+    def inactive(self, as_id: int) -> KvmMemslots:
+        """Return the set the updater may edit."""
+        return self.memslots[as_id].inactive
+
+    def put_set(self, as_id: int, edited: KvmMemslots) -> None:
+        """Store an edited set in its place; which set is active does not change."""
+        (one, two), active_idx = self.memslots[as_id]
+        sets = (edited, two) if edited.node_idx == 0 else (one, edited)
+        self.memslots[as_id] = AddressSpace(sets, active_idx)
+
+    # -- the heap --------------------------------------------------------------------------------
+
+    def allocate(self, array: MetadataArray, slot: KvmMemorySlot) -> ArrayId:
+        """Put a new array on the heap and return its identity."""
+        array_id = ArrayId(self.next_array)
+        self.next_array += 1
+        self.heap = self.heap.set(array_id, array)
+        size_bytes = array.size_bytes
+        self.heap_bytes += size_bytes
+        if self.events is not None:
+            self.events.append(
+                ArrayAllocated(
+                    array=array_id,
+                    kind=KIND_NAMES[type(array)],
+                    slot=slot.id,
+                    as_id=slot.as_id,
+                    size_bytes=size_bytes,
+                )
+            )
+        return array_id
+
+    def free(self, array_id: ArrayId | None, slot: KvmMemorySlot) -> None:
+        """Take an array off the heap; freeing NULL does nothing, freeing twice is a kernel bug."""
+        if array_id is None:
+            return
+        array = self.heap.get(array_id)
+        if array is None:
+            self.warn("kvfree", f"array {array_id} of slot {slot.id} was freed before")
+            return
+        self.heap = self.heap.discard(array_id)
+        self.heap_bytes -= array.size_bytes
+        if self.events is not None:
+            held = 0
+            if isinstance(array, WriteTrack):
+                held = sum(array.counts.values())
+            elif isinstance(array, DirtyBitmap):
+                held = len(array.dirty)
+            self.events.append(
+                ArrayFreed(array=array_id, kind=KIND_NAMES[type(array)], slot=slot.id, as_id=slot.as_id, held=held)
+            )

@@ -1,0 +1,384 @@
+"""All that can be observed: what a step did, in the order in which the kernel does it.
+
+Rule 1: events are past tense, flat, hashable and explain themselves without the state.
+Rule 2: the file ends with the full union; consumers match on it and end with ``assert_never``.
+
+`Called` marks the entry of each modelled kernel function, so the events of a step are also the trace a
+function tracer would give. Read next: `draft`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from explorer.engine.types import Errno
+    from explorer.engine.uapi import KvmMrChange
+
+__all__ = [
+    "ArrayAllocated",
+    "ArrayFreed",
+    "ArraysInherited",
+    "CallRefused",
+    "CallReturned",
+    "Called",
+    "ChangeClassified",
+    "DirtyBitmapHandedOver",
+    "DirtyLogCleared",
+    "DirtyLogRead",
+    "Event",
+    "GenerationAdvanced",
+    "GuestMemoryReclaimed",
+    "GuestWriteServed",
+    "InvalidCopyMade",
+    "KernelWarned",
+    "MappingsZapped",
+    "MemslotsPublished",
+    "PageMarkedDirty",
+    "PagesAccounted",
+    "ReadersDrained",
+    "RolledBack",
+    "ShadowPageZapped",
+    "ShadowTableShadowed",
+    "SlotObjectFreed",
+    "SlotReplaced",
+    "TrackerAttached",
+    "TrackerDetached",
+    "TrackerForgot",
+    "TrackerNotified",
+    "VmBugged",
+    "WriteTracked",
+    "WriteUntracked",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A modelled kernel function was entered."""
+
+    function: str
+    """Its name in the newest kernel that has it; `explorer.engine.functions` knows the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeClassified:
+    """The call was found to be one kind of change."""
+
+    change: KvmMrChange
+    reason: str
+    """The comparison that decided, with its values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefused:
+    """A check failed and the call will return an error."""
+
+    check: str
+    """Name of the guard, as in `explorer.engine.guards`."""
+    function: str
+    errno: Errno
+    operands: str
+    """What was compared, with values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReturned:
+    """The call returned to userspace."""
+
+    errno: Errno | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidCopyMade:
+    """A copy of the old slot was made and marked INVALID; it shares the old arrays and bitmap."""
+
+    as_id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotReplaced:
+    """The inactive set was edited: one slot object out, another in."""
+
+    as_id: int
+    node_idx: int
+    slot: int
+    removed: str | None
+    """Brief of the object that left, or None."""
+    inserted: str | None
+    """Brief of the object that came, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemslotsPublished:
+    """Readers of one address space now see the other set; the update-in-progress bit is set."""
+
+    as_id: int
+    node_idx: int
+    generation: int
+    """With the in-progress bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadersDrained:
+    """Every reader that may have used the old set has left (SRCU grace period)."""
+
+    as_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationAdvanced:
+    """The published set got its new generation, without the in-progress bit."""
+
+    as_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingsZapped:
+    """Mappings were thrown away."""
+
+    scope: str
+    """``all`` for the whole VM, ``slot`` for one slot."""
+    shadow_pages: int
+    """Indirect shadow pages zapped with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPageZapped:
+    """One indirect shadow page was zapped and un-accounted."""
+
+    gfn: int
+    level: int
+    as_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowTableShadowed:
+    """KVM made a shadow page for a guest page table and accounted for it."""
+
+    gfn: int
+    level: int
+    as_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMemoryReclaimed:
+    """The architecture was told that guest memory goes away (SEV cache flush; nothing else)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """A refused update put the old slot back in front of readers."""
+
+    as_id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayAllocated:
+    """A metadata array was allocated."""
+
+    array: int
+    kind: str
+    """``rmap``, ``lpage_info``, ``gfn_write_track`` or ``dirty_bitmap``."""
+    slot: int
+    as_id: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayFreed:
+    """A metadata array was freed."""
+
+    array: int
+    kind: str
+    slot: int
+    as_id: int
+    held: int
+    """Sum of the counts or number of dirty pages that went with it; 0 for other kinds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraysInherited:
+    """The new slot object took over the old one's architecture arrays."""
+
+    slot: int
+    as_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirtyBitmapHandedOver:
+    """The new slot object took over the old one's dirty bitmap, bits and all."""
+
+    slot: int
+    as_id: int
+    dirty_pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotObjectFreed:
+    """A slot object went away."""
+
+    slot: int
+    as_id: int
+    which: str
+    """``old``, ``INVALID`` or ``new``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagesAccounted:
+    """The VM's number of memslot pages changed."""
+
+    npages: int
+    """Pages added; negative if taken away."""
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteTracked:
+    """A page's write-track count went up."""
+
+    gfn: int
+    slot: int
+    as_id: int
+    count: int
+    """The new count."""
+    by: str
+    """``shadow paging`` or ``tracker N``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteUntracked:
+    """A page's write-track count went down."""
+
+    gfn: int
+    slot: int
+    as_id: int
+    count: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerAttached:
+    """An external tracker registered."""
+
+    user: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerDetached:
+    """An external tracker unregistered."""
+
+    user: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerNotified:
+    """A callback of an external tracker ran."""
+
+    user: int
+    callback: str
+    gfn: int
+    npages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerForgot:
+    """KVMGT dropped entries of its own table of protected gfns."""
+
+    user: int
+    gfns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestWriteServed:
+    """A guest write was answered."""
+
+    gpa: int
+    as_id: int
+    outcome: str
+    """``ram``, ``emulated``, ``mmio``, ``read-only`` or ``retry``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageMarkedDirty:
+    """A page of a dirty-logged slot was marked dirty."""
+
+    slot: int
+    as_id: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirtyLogRead:
+    """KVM_GET_DIRTY_LOG reported."""
+
+    slot: int
+    as_id: int
+    runs: tuple[tuple[int, int], ...]
+    """Dirty page indices of the slot as half-open runs."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirtyLogCleared:
+    """KVM_CLEAR_DIRTY_LOG cleared."""
+
+    slot: int
+    as_id: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelWarned:
+    """The kernel would print a WARN."""
+
+    function: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmBugged:
+    """KVM_BUG: the VM is dead for every later ioctl."""
+
+    function: str
+    what: str
+
+
+Event = (
+    Called
+    | ChangeClassified
+    | CallRefused
+    | CallReturned
+    | InvalidCopyMade
+    | SlotReplaced
+    | MemslotsPublished
+    | ReadersDrained
+    | GenerationAdvanced
+    | MappingsZapped
+    | ShadowPageZapped
+    | ShadowTableShadowed
+    | GuestMemoryReclaimed
+    | RolledBack
+    | ArrayAllocated
+    | ArrayFreed
+    | ArraysInherited
+    | DirtyBitmapHandedOver
+    | SlotObjectFreed
+    | PagesAccounted
+    | WriteTracked
+    | WriteUntracked
+    | TrackerAttached
+    | TrackerDetached
+    | TrackerNotified
+    | TrackerForgot
+    | GuestWriteServed
+    | PageMarkedDirty
+    | DirtyLogRead
+    | DirtyLogCleared
+    | KernelWarned
+    | VmBugged
+)

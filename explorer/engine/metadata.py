@@ -1,0 +1,180 @@
+"""The arrays behind a slot: how long they are, how they start, when they come and go.
+
+Models arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata(), memslot_rmap_alloc(), kvm_arch_free_memslot();
+arch/x86/kvm/mmu/page_track.c: kvm_page_track_create_memslot(); virt/kvm/kvm_main.c:
+kvm_alloc_dirty_bitmap(), kvm_free_memslot().
+Not modelled: what an rmap entry points to; allocators. Memory runs out only against
+``VmConfig.host_memory``, as a whole. Read next: `page_track`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from explorer.engine.page_track import kvm_page_track_write_tracking_enabled
+from explorer.engine.runset import RunSet
+from explorer.engine.sortedmap import SortedMap
+from explorer.engine.state import (
+    DirtyBitmap,
+    KvmArchMemorySlot,
+    LpageInfo,
+    LpageLevel,
+    RmapArrays,
+    WriteTrack,
+)
+from explorer.engine.types import (
+    LEVELS,
+    PAGE_SHIFT,
+    PG_LEVEL_1G,
+    PG_LEVEL_2M,
+    Gfn,
+    Hva,
+    Level,
+    hpages,
+)
+from explorer.engine.uapi import (
+    KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_MEM_LOG_DIRTY_PAGES,
+)
+
+if TYPE_CHECKING:
+    from explorer.engine.draft import KvmDraft
+    from explorer.engine.state import KvmMemorySlot
+
+_NOTHING_ADDED: SortedMap[int, int] = SortedMap()
+
+__all__ = [
+    "bitmap_sizes",
+    "fits_in_memory",
+    "initial_lpage_level",
+    "kvm_alloc_dirty_bitmap",
+    "kvm_alloc_memslot_metadata",
+    "kvm_arch_free_memslot",
+    "kvm_free_memslot",
+    "kvm_memslots_have_rmaps",
+    "metadata_sizes",
+]
+
+
+def kvm_memslots_have_rmaps(kvm: KvmDraft) -> bool:
+    """Return whether slots need rmap arrays: the TDP MMU does without until a shadow root exists.
+
+    References
+    ----------
+    arch/x86/kvm/mmu.h: kvm_memslots_have_rmaps() [v6_1 to v7_3]
+    """
+    return not kvm.config.tdp_mmu_enabled or kvm.shadow_root_allocated
+
+
+def kvm_alloc_memslot_metadata(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmArchMemorySlot:
+    """Allocate fresh arrays for a slot that is created or moved; all counts start at zero.
+
+    The pointers the slot inherited from its old object are dropped first, so whatever the old arrays
+    hold stays behind. That is the step Yan Zhao's question of March 2023 is about.
+
+    References
+    ----------
+    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [pre_edd4 on CREATE only, v6_1 to v7_3]
+    """
+    kvm.enter("kvm_alloc_memslot_metadata")
+    rmap = None
+    if kvm_memslots_have_rmaps(kvm):
+        kvm.enter("memslot_rmap_alloc")
+        rmap = kvm.allocate(_rmaps(slot), slot)
+    levels = (
+        initial_lpage_level(slot.base_gfn, slot.npages, slot.userspace_addr, PG_LEVEL_2M),
+        initial_lpage_level(slot.base_gfn, slot.npages, slot.userspace_addr, PG_LEVEL_1G),
+    )
+    lpage_info = kvm.allocate(LpageInfo(levels), slot)
+    kvm.enter("kvm_page_track_create_memslot")
+    gfn_write_track = None
+    if kvm_page_track_write_tracking_enabled(kvm):
+        gfn_write_track = kvm.allocate(WriteTrack(slot.npages, _NOTHING_ADDED), slot)
+    return KvmArchMemorySlot(rmap, lpage_info, gfn_write_track)
+
+
+def _rmaps(slot: KvmMemorySlot) -> RmapArrays:
+    base, npages = slot.base_gfn, slot.npages
+    return RmapArrays((npages, hpages(base, npages, PG_LEVEL_2M), hpages(base, npages, PG_LEVEL_1G)))
+
+
+def initial_lpage_level(base_gfn: Gfn, npages: int, userspace_addr: Hva, level: Level) -> LpageLevel:
+    """Return the counters of one level as a new slot gets them.
+
+    Three rules mark entries with 1, by assignment: the head if the slot starts inside a huge frame, the
+    tail if it ends inside one, and all of them if guest and host address lie differently in a huge page.
+
+    References
+    ----------
+    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [all profiles]
+    """
+    inside = (1 << ((level - 1) * 9)) - 1
+    head = 1 if base_gfn & inside else 0
+    tail = 1 if (base_gfn + npages) & inside else 0
+    everywhere = 1 if (base_gfn ^ (userspace_addr >> PAGE_SHIFT)) & inside else 0
+    return LpageLevel(hpages(base_gfn, npages, level), head, tail, everywhere, _NOTHING_ADDED)
+
+
+def kvm_arch_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Free the architecture arrays of a slot, whatever they still hold.
+
+    References
+    ----------
+    arch/x86/kvm/x86.c: kvm_arch_free_memslot() [all profiles]
+    """
+    kvm.enter("kvm_arch_free_memslot")
+    kvm.free(slot.arch.rmap, slot)
+    kvm.free(slot.arch.lpage_info, slot)
+    kvm.free(slot.arch.gfn_write_track, slot)
+
+
+def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
+    """Return the slot with a new dirty bitmap: empty, or full if INITIALLY_SET was asked for.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_alloc_dirty_bitmap(), kvm_prepare_memory_region() [all profiles]
+    """
+    kvm.enter("kvm_alloc_dirty_bitmap")
+    full = kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET
+    dirty = RunSet.span(0, slot.npages) if full else RunSet()
+    return slot._replace(dirty_bitmap=kvm.allocate(DirtyBitmap(slot.npages, dirty), slot))
+
+
+def kvm_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Free a slot with its bitmap and its arrays.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_free_memslot() [all profiles]
+    """
+    kvm.enter("kvm_free_memslot")
+    kvm.free(slot.dirty_bitmap, slot)
+    kvm_arch_free_memslot(kvm, slot)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def metadata_sizes(kvm: KvmDraft, slot: KvmMemorySlot | None) -> tuple[int, ...]:
+    """Return the bytes of each array that `kvm_alloc_memslot_metadata` would allocate for `slot`."""
+    if slot is None:
+        return ()
+    sizes = [8 * hpages(slot.base_gfn, slot.npages, level) for level in LEVELS] if kvm_memslots_have_rmaps(kvm) else []
+    sizes += [4 * hpages(slot.base_gfn, slot.npages, level) for level in LEVELS[1:]]
+    if kvm_page_track_write_tracking_enabled(kvm):
+        sizes.append(2 * slot.npages)
+    return tuple(sizes)
+
+
+def bitmap_sizes(old: KvmMemorySlot | None, new: KvmMemorySlot | None) -> tuple[int, ...]:
+    """Return the bytes of the dirty bitmap that has to be allocated, if one has."""
+    if new is None or not new.flags & KVM_MEM_LOG_DIRTY_PAGES or (old is not None and old.dirty_bitmap is not None):
+        return ()
+    return (DirtyBitmap(new.npages, RunSet()).size_bytes,)
+
+
+def fits_in_memory(kvm: KvmDraft, sizes: tuple[int, ...]) -> bool:
+    """Return whether arrays of these sizes fit beside those there are."""
+    limit = kvm.config.host_memory
+    return limit is None or kvm.heap_bytes + sum(sizes) <= limit

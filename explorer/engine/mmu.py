@@ -1,0 +1,208 @@
+"""The part of the x86 MMU that memslots need: shadow pages of guest tables, and the zaps.
+
+A shadow page that shadows a guest page table is *accounted*: at upper levels its page is write-tracked,
+at level 1 it only forbids huge pages. Zapping takes exactly that back, from whatever slot the lookup
+finds at that moment; that is why KVM zaps before it switches to new arrays.
+
+Models arch/x86/kvm/mmu/mmu.c. Not modelled: SPTEs, direct shadow pages, TDP MMU roots, unsync pages,
+rmaps, roots kept alive by a vCPU, the yield inside a long zap. Read next: `memslots`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from explorer.engine.events import MappingsZapped, ShadowPageZapped, ShadowTableShadowed
+from explorer.engine.lookup import gfn_to_memslot
+from explorer.engine.page_track import (
+    SHADOW_PAGING,
+    allocate_missing_counts,
+    kvm_page_track_write_tracking_enabled,
+    update_gfn_disallow_lpage_count,
+    write_track_add,
+    write_track_remove,
+)
+from explorer.engine.state import ShadowPage
+from explorer.engine.trackers import notify_flush_slot
+from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_QUIRK_SLOT_ZAP_ALL
+
+if TYPE_CHECKING:
+    from explorer.engine.draft import KvmDraft
+    from explorer.engine.state import KvmMemorySlot
+    from explorer.engine.types import AsId, Gfn
+
+__all__ = [
+    "kvm_arch_flush_shadow_memslot",
+    "kvm_mmu_zap_all_fast",
+    "mmu_first_shadow_root_alloc",
+    "shadow_guest_table",
+    "zaps_all",
+]
+
+
+# -- making shadow pages ---------------------------------------------------------------------------
+
+
+def mmu_first_shadow_root_alloc(kvm: KvmDraft) -> None:
+    """Give every slot what shadow paging needs, because the first shadow root is about to exist.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: mmu_first_shadow_root_alloc() [v6_1 to v7_3]
+    """
+    if kvm.shadow_root_allocated:
+        return
+    kvm.enter("mmu_first_shadow_root_alloc")
+    if not kvm_page_track_write_tracking_enabled(kvm):
+        allocate_missing_counts(kvm)
+    kvm.shadow_root_allocated = True
+
+
+def shadow_guest_table(kvm: KvmDraft, gfn: Gfn, level: int, as_id: AsId) -> bool:
+    """Make sure the guest page table at `gfn` has a shadow page; return whether one was made.
+
+    No shadow page is made for a table that lies in no slot or in an INVALID one: the walk that would
+    lead to it cannot read the guest's entries there.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_get_shadow_page() [all profiles]
+    """
+    slot = gfn_to_memslot(kvm.active(as_id), gfn)
+    if slot is None or slot.flags & KVM_MEMSLOT_INVALID:
+        return False
+    key = kvm.mmu_page_hash.get((gfn, level, as_id))
+    if key is not None:
+        return False
+    page = ShadowPage(gfn, level, as_id, kvm.mmu_valid_gen)
+    kvm.active_mmu_pages = kvm.active_mmu_pages.set(kvm.next_mmu_page, page)
+    kvm.mmu_page_hash = kvm.mmu_page_hash.set((gfn, level, as_id), kvm.next_mmu_page)
+    kvm.next_mmu_page += 1
+    _account_shadowed(kvm, page, slot)
+    kvm.emit(ShadowTableShadowed, gfn=gfn, level=level, as_id=as_id)
+    return True
+
+
+def _account_shadowed(kvm: KvmDraft, page: ShadowPage, slot: KvmMemorySlot) -> None:
+    """Forbid huge pages over a shadowed table and, at upper levels, track writes to it.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: account_shadowed() [all profiles]
+    """
+    kvm.enter("account_shadowed")
+    kvm.indirect_shadow_pages += 1
+    if page.level > 1:
+        write_track_add(kvm, slot, page.gfn, SHADOW_PAGING)
+    else:
+        update_gfn_disallow_lpage_count(kvm, slot, page.gfn, 1)
+
+
+def _unaccount_shadowed(kvm: KvmDraft, page: ShadowPage) -> None:
+    """Take back what `_account_shadowed` did, from the slot the lookup finds now.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: unaccount_shadowed() [all profiles]
+    """
+    kvm.enter("unaccount_shadowed")
+    kvm.indirect_shadow_pages -= 1
+    slot = gfn_to_memslot(kvm.active(page.as_id), page.gfn)
+    if slot is None:
+        kvm.warn("unaccount_shadowed", f"no slot holds gfn {page.gfn:#x} any more: NULL dereference")
+    elif page.level > 1:
+        write_track_remove(kvm, slot, page.gfn, SHADOW_PAGING)
+    else:
+        update_gfn_disallow_lpage_count(kvm, slot, page.gfn, -1)
+
+
+# -- zapping ---------------------------------------------------------------------------------------
+
+
+def _kvm_mmu_prepare_zap_page(kvm: KvmDraft, key: int, page: ShadowPage) -> None:
+    """Un-account one shadow page and take it off the lists.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: __kvm_mmu_prepare_zap_page() [all profiles]
+    """
+    kvm.enter("__kvm_mmu_prepare_zap_page")
+    kvm.active_mmu_pages = kvm.active_mmu_pages.discard(key)
+    kvm.mmu_page_hash = kvm.mmu_page_hash.discard((page.gfn, page.level, page.as_id))
+    _unaccount_shadowed(kvm, page)
+    kvm.emit(ShadowPageZapped, gfn=page.gfn, level=page.level, as_id=page.as_id)
+
+
+def kvm_mmu_zap_all_fast(kvm: KvmDraft) -> None:
+    """Throw away every mapping of the VM, in both address spaces.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_all_fast() [all profiles]
+    """
+    kvm.enter("kvm_mmu_zap_all_fast")
+    kvm.mmu_valid_gen ^= 1
+    zapped = 0
+    # Oldest first, and stop at the first page of the new generation: such a page was made while the
+    # lock was given up, uses the sets as they are now, and stays.
+    for key, page in tuple(kvm.active_mmu_pages.items()):
+        if page.mmu_valid_gen == kvm.mmu_valid_gen:
+            break
+        _kvm_mmu_prepare_zap_page(kvm, key, page)
+        zapped += 1
+    kvm.emit(MappingsZapped, scope="all", shadow_pages=zapped)
+
+
+def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Throw away only what maps one slot; shadow pages of tables that lie in it go with the fix.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot_pages_and_flush() [v6_12, v7_3, with the quirk off]
+    """
+    kvm.enter("kvm_mmu_zap_memslot")
+    zapped = 0
+    if kvm.profile.quirk_off_zaps_shadow_pages:
+        for key, page in tuple(kvm.active_mmu_pages.items()):
+            if page.as_id == slot.as_id and slot.base_gfn <= page.gfn < slot.base_gfn + slot.npages:
+                _kvm_mmu_prepare_zap_page(kvm, key, page)
+                zapped += 1
+    kvm.emit(MappingsZapped, scope="slot", shadow_pages=zapped)
+
+
+def zaps_all(kvm: KvmDraft) -> bool:
+    """Return whether a MOVE or DELETE zaps the whole VM rather than the slot alone."""
+    return not (kvm.profile.slot_zap_quirk and kvm.disabled_quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL)
+
+
+def kvm_arch_flush_shadow_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Remove every mapping of a slot that is about to go, and tell trackers that hear of it here.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_arch_flush_shadow_memslot() [v6_6 to v7_3; in x86.c and through the
+    notifier list in v6_1]
+    """
+    kvm.enter("kvm_arch_flush_shadow_memslot")
+    if kvm.profile.region_hook == "track_flush_slot":
+        _kvm_page_track_flush_slot(kvm, slot)
+    if kvm.profile.kvm_is_a_track_notifier:
+        # KVM's own node registered first, when the VM was made, so it is called last.
+        kvm.enter("kvm_mmu_invalidate_zap_pages_in_memslot")
+        kvm_mmu_zap_all_fast(kvm)
+    elif zaps_all(kvm):
+        kvm_mmu_zap_all_fast(kvm)
+    else:
+        _kvm_mmu_zap_memslot(kvm, slot)
+
+
+def _kvm_page_track_flush_slot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Tell external trackers that a slot is flushed, although the update may still fail.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/page_track.c: kvm_page_track_flush_slot() [v6_1; gone in v6_6]
+    """
+    kvm.enter("kvm_page_track_flush_slot")
+    for user in kvm.track_notifiers:
+        notify_flush_slot(kvm, user, slot)
