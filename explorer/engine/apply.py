@@ -3,7 +3,9 @@
 Rule 1: `apply` never changes its argument; an old snapshot stays valid for ever.
 Rule 2: a call that the kernel refuses is a result with an errno, not an exception.
 
-Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl(). Read next: `invariants`.
+Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
+Not modelled: capabilities but three, vCPU ioctls but those that make slots, reset and destruction of a VM.
+Read next: `invariants`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from explorer.engine.commands import (
 )
 from explorer.engine.draft import KvmDraft
 from explorer.engine.guest import guest_write
+from explorer.engine.lookup import kvm_is_visible_gfn
 from explorer.engine.state import Kvm, LogTracker
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
 from explorer.engine.uapi import (
@@ -50,12 +53,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
 
+_PAGING_LEVELS = 5
+"""Levels a guest's page tables have at most (LA57)."""
 _KNOWN_QUIRKS = 0x7F
 """Quirks older than the one that is modelled; turning them off is accepted and has no effect here."""
 
 
 class BusyError(ExplorerError):
-    """A command needs slots_lock while a region call that is stopped between two phases holds it."""
+    """A command needs a lock that a region call, stopped between two phases, holds."""
 
 
 class Step(NamedTuple):
@@ -109,8 +114,7 @@ def apply(kvm: Kvm, command: Command, *, record: bool = True) -> Step:
         case SetMemoryRegion():
             _need_lock(kvm, command)
             update = draft.update = memslots.begin(command)
-            while draft.update is not None:
-                memslots.run_phase(draft)
+            memslots.run_to_end(draft, update)
             return Step(
                 draft.freeze(),
                 tuple(draft.events or ()),
@@ -161,6 +165,14 @@ def _need_lock(kvm: Kvm, command: Command) -> None:
         )
 
 
+def _need_arch_lock(kvm: Kvm, command: Command) -> None:
+    if kvm.pending is not None and kvm.pending.holds_slots_arch_lock:
+        raise BusyError(
+            f"{type(command).__name__} needs slots_arch_lock, which the region call in progress holds here;"
+            " advance it past its next swap first"
+        )
+
+
 def _advance(draft: KvmDraft) -> Step:
     update = draft.update
     if update is None:
@@ -197,11 +209,13 @@ def _run(
     match command:
         case GetDirtyLog():
             _need_lock(kvm, command)
+            draft.enter("kvm_vm_ioctl")
             return (
                 Errno.EIO if kvm.vm_bugged else dirty_log.kvm_get_dirty_log_protect(draft, command.slot, command.as_id)
             )
         case ClearDirtyLog():
             _need_lock(kvm, command)
+            draft.enter("kvm_vm_ioctl")
             if kvm.vm_bugged:
                 return Errno.EIO
             return dirty_log.kvm_clear_dirty_log_protect(
@@ -210,6 +224,8 @@ def _run(
         case EnableCap():
             return Errno.EIO if kvm.vm_bugged else _enable_cap(draft, command)
         case AttachTracker():
+            if draft.profile.track_arrays == "on demand" and not kvm.external_write_tracking_enabled:
+                _need_arch_lock(kvm, command)
             return trackers.attach_tracker(draft, command.user, command.kind)
         case DetachTracker():
             return trackers.detach_tracker(draft, command.user)
@@ -220,10 +236,10 @@ def _run(
         case ReadTrackerLog():
             tracker = draft.trackers.get(command.user)
             if isinstance(tracker, LogTracker):
-                draft.trackers = draft.trackers.set(command.user, tracker._replace(log=None))
+                draft.trackers = draft.trackers.set(command.user, LogTracker(tracker.attached))
             return None
         case ShadowTables():
-            return _shadow_tables(draft, command)
+            return _shadow_tables(kvm, draft, command)
         case GuestWrite():
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
@@ -242,6 +258,7 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
     References
     ----------
     virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_enable_cap()
+    [all profiles; KVM_X86_QUIRK_SLOT_ZAP_ALL from v6_12 on]
     """
     if command.cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
         return dirty_log.enable_manual_protect(draft, command.arg)
@@ -256,13 +273,29 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
     return Errno.EINVAL
 
 
-def _shadow_tables(draft: KvmDraft, command: ShadowTables) -> Errno | None:
-    """Shadow a walk of guest tables in consecutive pages; with TDP there is nothing to shadow."""
-    if command.as_id >= len(draft.memslots) or not 1 <= command.levels <= 5:  # noqa: PLR2004 - x86 paging
+def _shadow_tables(kvm: Kvm, draft: KvmDraft, command: ShadowTables) -> Errno | None:
+    """Shadow a walk of guest tables in consecutive pages; with TDP there is nothing to shadow.
+
+    A root that lies in no visible slot gets no shadow page; nor do the tables below it if the walk cannot
+    read one of them: it ends in a guest page fault before anything is fetched.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: mmu_alloc_shadow_roots(); arch/x86/kvm/mmu/paging_tmpl.h: walk_addr_generic(),
+    fetch() [all profiles]
+    """
+    if command.as_id >= len(draft.memslots) or not 1 <= command.levels <= _PAGING_LEVELS:
         return Errno.EINVAL
     if draft.config.tdp:
         return None
+    as_id = AsId(command.as_id)
+    tables = [Gfn(command.gfn + at) for at in range(command.levels)]
+    readable = [kvm_is_visible_gfn(draft, as_id, gfn) for gfn in tables]
+    if not readable[0]:
+        return None
+    if not kvm.shadow_root_allocated:
+        _need_arch_lock(kvm, command)
     mmu.mmu_first_shadow_root_alloc(draft)
-    for at in range(command.levels):
-        mmu.shadow_guest_table(draft, Gfn(command.gfn + at), command.levels - at, AsId(command.as_id))
+    for at, gfn in enumerate(tables if all(readable) else tables[:1]):
+        mmu.shadow_guest_table(draft, gfn, command.levels - at, as_id)
     return None

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VmConfig"]
 
+_FEWEST_BITS, _MOST_BITS = 32, 52
+"""Physical address bits of x86-64 processors."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmConfig:
@@ -49,8 +52,10 @@ class VmConfig:
 
     def __post_init__(self) -> None:
         """Refuse a width no x86-64 processor has."""
-        if not 32 <= self.host_phys_bits <= 52:  # noqa: PLR2004 - the widths CPUID can report
-            raise ExplorerError(f"host_phys_bits is {self.host_phys_bits}, expected 32 to 52; try 46")
+        if not _FEWEST_BITS <= self.host_phys_bits <= _MOST_BITS:
+            raise ExplorerError(
+                f"host_phys_bits is {self.host_phys_bits}, expected {_FEWEST_BITS} to {_MOST_BITS}; try 46"
+            )
 
     @property
     def tdp_mmu_enabled(self) -> bool:

@@ -5,7 +5,9 @@ Rule 2: a draft is private until it is frozen, so engine functions edit it as pl
 values in it (slots, sets, arrays) stay immutable and are replaced, never changed.
 
 Why not a new snapshot per line: a MOVE edits some thirty fields, and a frozen copy for each would cost
-more than the MOVE itself (`assets/docs/adr/0001-snapshots.md`). Read next: `guards`, `memslots`.
+more than the MOVE itself (`assets/docs/adr/0001-snapshots.md`).
+
+Not modelled: which allocator an array comes from, and its fragmentation. Read next: `guards`, `memslots`.
 """
 
 from __future__ import annotations
@@ -200,22 +202,27 @@ class KvmDraft:
             )
         return array_id
 
-    def free(self, array_id: ArrayId | None, slot: KvmMemorySlot) -> None:
-        """Take an array off the heap; freeing NULL does nothing, freeing twice is a kernel bug."""
-        if array_id is None:
-            return
-        array = self.heap.get(array_id)
-        if array is None:
-            self.warn("kvfree", f"array {array_id} of slot {slot.id} was freed before")
-            return
-        self.heap = self.heap.discard(array_id)
-        self.heap_bytes -= array.size_bytes
-        if self.events is not None:
-            held = 0
-            if isinstance(array, WriteTrack):
-                held = sum(array.counts.values())
-            elif isinstance(array, DirtyBitmap):
-                held = len(array.dirty)
-            self.events.append(
-                ArrayFreed(array=array_id, kind=KIND_NAMES[type(array)], slot=slot.id, as_id=slot.as_id, held=held)
-            )
+    def free(self, slot: KvmMemorySlot, *arrays: ArrayId | None) -> None:
+        """Take arrays of a slot off the heap; freeing NULL does nothing, freeing twice is a kernel bug."""
+        for array_id in arrays:
+            if array_id is None:
+                continue
+            array = self.heap.get(array_id)
+            if array is None:
+                self.warn("kvfree", f"array {array_id} of slot {slot.id} was freed before")
+                continue
+            self.heap = self.heap.discard(array_id)
+            self.heap_bytes -= array.size_bytes
+            if self.events is not None:
+                self.events.append(
+                    ArrayFreed(
+                        array=array_id, kind=KIND_NAMES[type(array)], slot=slot.id, as_id=slot.as_id, held=_held(array)
+                    )
+                )
+
+
+def _held(array: MetadataArray) -> int:
+    """Return what goes with an array: the sum of its counts, or its dirty bits."""
+    if isinstance(array, WriteTrack):
+        return sum(array.counts.values())
+    return len(array.dirty) if isinstance(array, DirtyBitmap) else 0

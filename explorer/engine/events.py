@@ -4,7 +4,9 @@ Rule 1: events are past tense, flat, hashable and explain themselves without the
 Rule 2: the file ends with the full union; consumers match on it and end with ``assert_never``.
 
 `Called` marks the entry of each modelled kernel function, so the events of a step are also the trace a
-function tracer would give. Read next: `draft`.
+function tracer would give.
+
+Not modelled: time, and functions below those that a module of the engine cites. Read next: `draft`.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Called:
     """A modelled kernel function was entered."""
 
     function: str
-    """Its name in the newest kernel that has it; `explorer.engine.functions` knows the others."""
+    """Its name in the newest kernel that has it; `explorer.explain.sources` knows the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

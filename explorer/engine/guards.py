@@ -75,6 +75,8 @@ class GuardResult(NamedTuple):
 class Ladder(NamedTuple):
     """The checks of one profile, by where they stand. Each part is in kernel order."""
 
+    ioctl: tuple[Guard, ...]
+    """Asked of every call in the ioctl's own code, before the memslot code is entered."""
     arguments: tuple[Guard, ...]
     """Asked of every call, before a slot is looked up."""
     delete: tuple[Guard, ...]
@@ -93,15 +95,15 @@ class Ladder(NamedTuple):
         """Return the whole ladder of one kind of change, top to bottom."""
         match change:
             case KvmMrChange.DELETE:
-                return self.arguments + self.delete
+                return self.ioctl + self.arguments + self.delete
             case KvmMrChange.CREATE:
-                return self.arguments + self.create + self.place + self.bitmap + self.prepare_create
+                return self.ioctl + self.arguments + self.create + self.place + self.bitmap + self.prepare_create
             case KvmMrChange.MOVE:
-                return self.arguments + self.existing + self.place + self.bitmap + self.prepare_move
+                return self.ioctl + self.arguments + self.existing + self.place + self.bitmap + self.prepare_move
             case KvmMrChange.FLAGS_ONLY:
-                return self.arguments + self.existing + self.bitmap
+                return self.ioctl + self.arguments + self.existing + self.bitmap
             case _:
-                return self.arguments + self.existing
+                return self.ioctl + self.arguments + self.existing
 
 
 def first_refusal(kvm: KvmDraft, update: RegionUpdate, guards: tuple[Guard, ...]) -> Guard | None:
@@ -141,12 +143,12 @@ _REGION_FLAGS = Guard(
     function="kvm_vm_ioctl",
     errno=Errno.EINVAL,
     passes=lambda _, u: not u.call.flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY),
-    operands=lambda _, u: f"flags {u.call.flags:#x}, known are {KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY:#x}",
+    operands=lambda _, u: f"{u.call.flags:#x}, known {KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY:#x}",
     behaviour=lambda profile: profile.region_flags_checked_first,
 )
 _USER_SLOT_ID = Guard(
     name="user_slot_id",
-    title="slot id in the range of userspace",
+    title="slot id in userspace’s range",
     function="kvm_vm_ioctl_set_memory_region",
     errno=Errno.EINVAL,
     passes=lambda kvm, u: u.call.slot < kvm.profile.user_mem_slots or u.internal,
@@ -281,7 +283,7 @@ def _overlap_operands(kvm: KvmDraft, update: RegionUpdate) -> str:
     start = update.call.guest_phys_addr >> PAGE_SHIFT
     other = overlapping_slot(kvm.active(update.call.as_id), update.call.slot, start, _end(update))
     if other is None:
-        return f"no other slot touches gfns [{start:#x}, {_end(update):#x})"
+        return "no other slot"
     return f"gfns [{start:#x}, {_end(update):#x}) touch slot {other.id} at [{other.base_gfn:#x}, {other.end_gfn:#x})"
 
 
@@ -339,7 +341,6 @@ _ARRAY_MEMORY = Guard(
     errno=Errno.ENOMEM,
     passes=lambda kvm, u: kvm.config.host_memory is None or fits_in_memory(kvm, metadata_sizes(kvm, u.new)),
     operands=lambda kvm, u: _memory_operands(kvm, metadata_sizes(kvm, u.new)),
-    behaviour=lambda profile: not profile.move_keeps_arch_metadata,
 )
 
 
@@ -358,10 +359,8 @@ def ladder_of(profile: KernelProfile) -> Ladder:
         return tuple(guard for guard in guards if guard.behaviour(profile))
 
     return Ladder(
+        ioctl=part(_VM_ALIVE, _REGION_FLAGS, _USER_SLOT_ID),
         arguments=part(
-            _VM_ALIVE,
-            _REGION_FLAGS,
-            _USER_SLOT_ID,
             _FLAGS,
             _SIZE_ALIGNED,
             _GPA_ALIGNED,
@@ -376,6 +375,7 @@ def ladder_of(profile: KernelProfile) -> Ladder:
         existing=part(_SAME_HVA, _SAME_SIZE, _SAME_READONLY),
         place=part(_OVERLAP),
         bitmap=part(_BITMAP_MEMORY),
-        prepare_move=part(_EXTERNAL_USER, _MAX_GFN, _ARRAY_MEMORY),
+        # A kernel in which a MOVE keeps the arrays allocates none for it.
+        prepare_move=part(_EXTERNAL_USER, _MAX_GFN, *(() if profile.move_keeps_arch_metadata else (_ARRAY_MEMORY,))),
         prepare_create=part(_MAX_GFN, _ARRAY_MEMORY),
     )

@@ -15,7 +15,8 @@ from explorer.engine.uapi import KVM_MEM_READONLY, KVM_MEMSLOT_INVALID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from explorer.engine.state import KvmMemorySlot, KvmMemslots
+    from explorer.engine.draft import KvmDraft
+    from explorer.engine.state import Kvm, KvmMemorySlot, KvmMemslots
 
 __all__ = [
     "KVM_HVA_ERR_BAD",
@@ -25,6 +26,7 @@ __all__ = [
     "gfn_to_memslot",
     "hva_key",
     "id_to_memslot",
+    "kvm_is_visible_gfn",
     "overlapping_slot",
     "slots_in_gfn_range",
     "slots_in_hva_range",
@@ -58,6 +60,17 @@ def gfn_to_memslot(slots: KvmMemslots, gfn: int) -> KvmMemorySlot | None:
         return None
     slot = slots.id_hash[found[1]]
     return slot if gfn < slot.base_gfn + slot.npages else None
+
+
+def kvm_is_visible_gfn(kvm: Kvm | KvmDraft, as_id: AsId, gfn: int) -> bool:
+    """Return whether `gfn` lies in a slot that the guest may use: neither INVALID nor KVM's own.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_is_visible_gfn(), kvm_is_visible_memslot() [all profiles]
+    """
+    slot = gfn_to_memslot(kvm.active(as_id), gfn)
+    return slot is not None and not slot.invalid and slot.id < kvm.profile.user_mem_slots
 
 
 def gfn_to_hva(slots: KvmMemslots, gfn: int, *, write: bool = False) -> Hva:

@@ -74,6 +74,8 @@ class Phase(NamedTuple):
     function: str
     """Kernel function in which the phase ends."""
     run: Callable[[KvmDraft, RegionUpdate], None]
+    arch_lock: bool = False
+    """Whether slots_arch_lock is held when the phase has ended: from the first copy to each swap."""
 
 
 class PendingUpdate(NamedTuple):
@@ -94,6 +96,13 @@ class PendingUpdate(NamedTuple):
     refused_by: Guard | None
     results: tuple[GuardResult, ...]
     """The checks asked so far; empty if the step is not recorded."""
+
+    @property
+    def holds_slots_arch_lock(self) -> bool:
+        """Whether the call holds slots_arch_lock, so that no other CPU may give slots arrays now."""
+        if not self.at or self.phases[self.at] is RETURN:
+            return False
+        return self.phases[self.at - 1].arch_lock
 
     def thaw(self) -> RegionUpdate:
         """Return the mutable form."""
@@ -162,7 +171,16 @@ class RegionUpdate:
 
 def begin(call: SetMemoryRegion, *, internal: bool = False) -> RegionUpdate:
     """Return a region call that has not run a phase."""
-    return RegionUpdate(PendingUpdate(call, internal, None, None, None, None, (CHECK,), 0, None, None, ()))
+    return RegionUpdate(PendingUpdate(call, internal, None, None, None, None, _START, 0, None, None, ()))
+
+
+def run_to_end(kvm: KvmDraft, update: RegionUpdate) -> None:
+    """Run the phases of a call one after another; a phase may replace those that are left."""
+    while update.at < len(update.phases):
+        phase = update.phases[update.at]
+        update.at += 1
+        phase.run(kvm, update)
+    kvm.update = None
 
 
 def run_phase(kvm: KvmDraft) -> None:
@@ -188,31 +206,32 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
     second is __kvm_set_memory_region() up to v6_12]
     """
     kvm.enter("kvm_vm_ioctl")
-    kvm.enter("kvm_set_memory_region")
     call, ladder = update.call, ladder_of(kvm.profile)
     update.phases = (CHECK, RETURN)
+    if _refused(kvm, update, ladder.ioctl):
+        return
+    kvm.enter("kvm_set_memory_region")
     if _refused(kvm, update, ladder.arguments):
         return
     update.old = old = id_to_memslot(kvm.active(call.as_id), call.slot)
     if not call.memory_size:
-        _classify(kvm, update, KvmMrChange.DELETE, "memory_size is 0")
+        _classify(kvm, update, KvmMrChange.DELETE)
         if not _refused(kvm, update, ladder.delete):
             update.phases = TABLES[KvmMrChange.DELETE]
         return
     if old is None:
-        _classify(kvm, update, KvmMrChange.CREATE, f"slot {call.slot} does not exist and memory_size is not 0")
+        _classify(kvm, update, KvmMrChange.CREATE)
         if _refused(kvm, update, ladder.create):
             return
     else:
         if _refused(kvm, update, ladder.existing):
             return
-        base_gfn = call.guest_phys_addr >> PAGE_SHIFT
-        if base_gfn != old.base_gfn:
-            _classify(kvm, update, KvmMrChange.MOVE, f"base_gfn {base_gfn:#x} differs from {old.base_gfn:#x}")
+        if call.guest_phys_addr >> PAGE_SHIFT != old.base_gfn:
+            _classify(kvm, update, KvmMrChange.MOVE)
         elif call.flags != old.flags:
-            _classify(kvm, update, KvmMrChange.FLAGS_ONLY, f"flags {call.flags:#x} differ from {old.flags:#x}")
+            _classify(kvm, update, KvmMrChange.FLAGS_ONLY)
         else:
-            _classify(kvm, update, KvmMrChange.NOOP, "size, host address, base_gfn and flags are as they were")
+            _classify(kvm, update, KvmMrChange.NOOP)
             return
     change = update.change
     assert change is not None, "the call was just classified"
@@ -233,9 +252,25 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
     update.phases = TABLES[change]
 
 
-def _classify(kvm: KvmDraft, update: RegionUpdate, change: KvmMrChange, reason: str) -> None:
+def _classify(kvm: KvmDraft, update: RegionUpdate, change: KvmMrChange) -> None:
     update.change = change
-    kvm.emit(ChangeClassified, change=change, reason=reason)
+    if kvm.events is not None:
+        kvm.events.append(ChangeClassified(change=change, reason=_reason(update, change)))
+
+
+def _reason(update: RegionUpdate, change: KvmMrChange) -> str:
+    call, old = update.call, update.old
+    match change:
+        case KvmMrChange.DELETE:
+            return "memory_size is 0"
+        case KvmMrChange.MOVE if old is not None:
+            return f"base_gfn {call.guest_phys_addr >> PAGE_SHIFT:#x} differs from {old.base_gfn:#x}"
+        case KvmMrChange.FLAGS_ONLY if old is not None:
+            return f"flags {call.flags:#x} differ from {old.flags:#x}"
+        case KvmMrChange.NOOP:
+            return "size, host address, base_gfn and flags are as they were"
+        case _:
+            return f"slot {call.slot} does not exist and memory_size is not 0"
 
 
 def _refused(kvm: KvmDraft, update: RegionUpdate, guards: tuple[Guard, ...]) -> bool:
@@ -267,7 +302,7 @@ def _copy(kvm: KvmDraft, update: RegionUpdate) -> None:
     assert old is not None, "only a live slot is invalidated"
     kvm.enter("kvm_invalidate_memslot")
     kvm.enter("kvm_copy_memslot")
-    update.invalid = old._replace(flags=old.flags | KVM_MEMSLOT_INVALID)
+    update.invalid = old.with_flags(old.flags | KVM_MEMSLOT_INVALID)
     kvm.emit(InvalidCopyMade, as_id=old.as_id, slot=old.id)
 
 
@@ -284,13 +319,13 @@ def _publish(kvm: KvmDraft, update: RegionUpdate) -> None:
     """
     kvm.enter("kvm_swap_active_memslots")
     as_id = update.call.as_id
-    space = kvm.memslots[as_id]
-    next_idx = 1 - space.active_idx
+    sets, active_idx = kvm.memslots[as_id]
+    next_idx = 1 - active_idx
     # The old set's generation plus the bit: until every reader has drained, nobody may cache MMIO.
-    generation = _marked(space.active.generation, kvm.profile)
-    edited = space.inactive._replace(generation=generation)
-    sets = (edited, space.sets[1]) if next_idx == 0 else (space.sets[0], edited)
-    kvm.memslots[as_id] = AddressSpace(sets, next_idx)
+    generation = _marked(sets[active_idx].generation, kvm.profile)
+    node_idx, _, id_hash, gfn_tree, hva_tree = sets[next_idx]
+    edited = KvmMemslots(node_idx, generation, id_hash, gfn_tree, hva_tree)
+    kvm.memslots[as_id] = AddressSpace((edited, sets[1]) if next_idx == 0 else (sets[0], edited), next_idx)
     kvm.emit(MemslotsPublished, as_id=as_id, node_idx=next_idx, generation=generation)
 
 
@@ -319,7 +354,8 @@ def _drain(kvm: KvmDraft, update: RegionUpdate) -> None:
     if generation & MMIO_GENERATION_MASK & ~(len(kvm.memslots) - 1) == 0:
         # The 19 bits an MMIO SPTE keeps of the generation have come round.
         kvm_mmu_zap_all_fast(kvm)
-    kvm.put_set(as_id, active._replace(generation=generation))
+    node_idx, _, id_hash, gfn_tree, hva_tree = active
+    kvm.put_set(as_id, KvmMemslots(node_idx, generation, id_hash, gfn_tree, hva_tree))
     kvm.emit(GenerationAdvanced, as_id=as_id, generation=generation)
 
 
@@ -367,7 +403,7 @@ def _prepare(kvm: KvmDraft, update: RegionUpdate) -> None:
         update.new = new = _prepare_dirty_bitmap(kvm, old, new)
     if not _kvm_arch_prepare_memory_region(kvm, update):
         if new is not None and new.dirty_bitmap is not None and (old is None or old.dirty_bitmap is None):
-            kvm.free(new.dirty_bitmap, new)
+            kvm.free(new, new.dirty_bitmap)
         _give_up(kvm, update)
 
 
@@ -405,10 +441,10 @@ def _kvm_arch_prepare_memory_region(kvm: KvmDraft, update: RegionUpdate) -> bool
         return True
     if change is KvmMrChange.FLAGS_ONLY or (change is KvmMrChange.MOVE and kvm.profile.move_keeps_arch_metadata):
         assert old is not None, "a slot that changes exists"
-        update.new = new._replace(arch=old.arch)
+        update.new = new.with_arch(old.arch)
         kvm.emit(ArraysInherited, slot=new.id, as_id=new.as_id)
     else:
-        update.new = new._replace(arch=kvm_alloc_memslot_metadata(kvm, new))
+        update.new = new.with_arch(kvm_alloc_memslot_metadata(kvm, new))
     return True
 
 
@@ -492,7 +528,7 @@ def _commit(kvm: KvmDraft, update: RegionUpdate) -> None:
     if change is KvmMrChange.DELETE:
         kvm_free_memslot(kvm, old)
     elif new is not None and new.dirty_bitmap is None:
-        kvm.free(old.dirty_bitmap, old)
+        kvm.free(old, old.dirty_bitmap)
     kvm.emit(SlotObjectFreed, slot=old.id, as_id=old.as_id, which="old")
 
 
@@ -568,13 +604,13 @@ def _note_replaced(kvm: KvmDraft, node_idx: int, old: KvmMemorySlot | None, new:
 CHECK = Phase("check", "check", "kvm_set_memory_region", _check)
 RETURN = Phase("return", "return", "kvm_vm_ioctl", _return)
 _INVALIDATE = (
-    Phase("copy", "copy", "kvm_invalidate_memslot", _copy),
-    Phase("stage_invalid", "stage", "kvm_replace_memslot", _stage_invalid),
+    Phase("copy", "copy", "kvm_invalidate_memslot", _copy, arch_lock=True),
+    Phase("stage_invalid", "stage", "kvm_replace_memslot", _stage_invalid, arch_lock=True),
     Phase("publish_invalid", "swap", "kvm_swap_active_memslots", _publish),
     Phase("drain_invalid", "swap", "kvm_swap_active_memslots", _drain),
-    Phase("zap", "zap", "kvm_arch_flush_shadow_memslot", _zap),
+    Phase("zap", "zap", "kvm_arch_flush_shadow_memslot", _zap, arch_lock=True),
 )
-_ALLOCATE = Phase("prepare", "allocate", "kvm_prepare_memory_region", _prepare)
+_ALLOCATE = Phase("prepare", "allocate", "kvm_prepare_memory_region", _prepare, arch_lock=True)
 _PREPARE = _ALLOCATE._replace(cell="prepare")
 _PUBLISH = (
     Phase("publish", "swap", "kvm_swap_active_memslots", _publish),
@@ -586,11 +622,12 @@ ROLL_BACK = (
     RETURN,
 )
 
+_START = (CHECK,)
 TABLES: dict[KvmMrChange, tuple[Phase, ...]] = {
     KvmMrChange.CREATE: (
         CHECK,
         _ALLOCATE,
-        Phase("stage_new", "stage", "kvm_create_memslot", _stage_new),
+        Phase("stage_new", "stage", "kvm_create_memslot", _stage_new, arch_lock=True),
         *_PUBLISH,
         Phase("commit", "count", "kvm_commit_memory_region", _commit),
         RETURN,
@@ -599,7 +636,7 @@ TABLES: dict[KvmMrChange, tuple[Phase, ...]] = {
         CHECK,
         *_INVALIDATE,
         _PREPARE,
-        Phase("stage_gone", "stage", "kvm_delete_memslot", _stage_new),
+        Phase("stage_gone", "stage", "kvm_delete_memslot", _stage_new, arch_lock=True),
         *_PUBLISH,
         Phase("commit", "free old", "kvm_commit_memory_region", _commit),
         RETURN,
@@ -608,7 +645,7 @@ TABLES: dict[KvmMrChange, tuple[Phase, ...]] = {
         CHECK,
         *_INVALIDATE,
         _ALLOCATE,
-        Phase("stage_new", "stage", "kvm_move_memslot", _stage_new),
+        Phase("stage_new", "stage", "kvm_move_memslot", _stage_new, arch_lock=True),
         *_PUBLISH,
         Phase("commit", "free old", "kvm_commit_memory_region", _commit),
         RETURN,
@@ -616,7 +653,7 @@ TABLES: dict[KvmMrChange, tuple[Phase, ...]] = {
     KvmMrChange.FLAGS_ONLY: (
         CHECK,
         _PREPARE,
-        Phase("stage_new", "stage", "kvm_update_flags_memslot", _stage_new),
+        Phase("stage_new", "stage", "kvm_update_flags_memslot", _stage_new, arch_lock=True),
         *_PUBLISH,
         Phase("commit", "commit", "kvm_commit_memory_region", _commit),
         RETURN,

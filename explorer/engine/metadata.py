@@ -123,9 +123,7 @@ def kvm_arch_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
     arch/x86/kvm/x86.c: kvm_arch_free_memslot() [all profiles]
     """
     kvm.enter("kvm_arch_free_memslot")
-    kvm.free(slot.arch.rmap, slot)
-    kvm.free(slot.arch.lpage_info, slot)
-    kvm.free(slot.arch.gfn_write_track, slot)
+    kvm.free(slot, *slot.arch)
 
 
 def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
@@ -149,7 +147,7 @@ def kvm_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
     virt/kvm/kvm_main.c: kvm_free_memslot() [all profiles]
     """
     kvm.enter("kvm_free_memslot")
-    kvm.free(slot.dirty_bitmap, slot)
+    kvm.free(slot, slot.dirty_bitmap)
     kvm_arch_free_memslot(kvm, slot)
 
 

@@ -28,7 +28,7 @@ from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 if TYPE_CHECKING:
     from explorer.engine.draft import KvmDraft
-    from explorer.engine.state import KvmMemorySlot
+    from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.engine.types import AsId, Gfn
 
 __all__ = [
@@ -158,19 +158,21 @@ def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot_pages_and_flush() [v6_12, v7_3, with the quirk off]
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot(), kvm_mmu_zap_memslot_pages_and_flush() [v6_12 to v7_3, with
+    the quirk off]
     """
     kvm.enter("kvm_mmu_zap_memslot")
     zapped = 0
     if kvm.profile.quirk_off_zaps_shadow_pages:
-        for key, page in tuple(kvm.active_mmu_pages.items()):
-            if page.as_id == slot.as_id and slot.base_gfn <= page.gfn < slot.base_gfn + slot.npages:
-                _kvm_mmu_prepare_zap_page(kvm, key, page)
-                zapped += 1
+        # By gfn, whatever address space a page was made for: its role is not compared.
+        found = [item for item in kvm.active_mmu_pages.items() if slot.base_gfn <= item[1].gfn < slot.end_gfn]
+        for key, page in sorted(found, key=lambda item: (item[1].gfn, -item[0])):
+            _kvm_mmu_prepare_zap_page(kvm, key, page)
+            zapped += 1
     kvm.emit(MappingsZapped, scope="slot", shadow_pages=zapped)
 
 
-def zaps_all(kvm: KvmDraft) -> bool:
+def zaps_all(kvm: KvmDraft | Kvm) -> bool:
     """Return whether a MOVE or DELETE zaps the whole VM rather than the slot alone."""
     return not (kvm.profile.slot_zap_quirk and kvm.disabled_quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL)
 

@@ -120,7 +120,7 @@ def _update_gfn_write_track(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, count:
     value = array.counts.get(index, 0) + count
     if not 0 <= value <= U16_MAX:
         kvm.warn("update_gfn_write_track", f"count of gfn {gfn:#x} would become {value}; it stays {value - count}")
-        return value - count
+        return None
     counts = array.counts.set(index, value) if value else array.counts.discard(index)
     kvm.heap = kvm.heap.set(array_id, WriteTrack(array.n, counts))
     return value
@@ -278,7 +278,12 @@ def store_arch_in_place(kvm: KvmDraft, slot: KvmMemorySlot, arch: KvmArchMemoryS
     """Change ``slot->arch`` of one slot object, in whichever sets hold that object."""
     for memslots in kvm.memslots[slot.as_id].sets:
         if memslots.id_hash.get(slot.id) == slot:
-            kvm.put_set(slot.as_id, memslots._replace(id_hash=memslots.id_hash.set(slot.id, slot._replace(arch=arch))))
+            kvm.put_set(slot.as_id, memslots._replace(id_hash=memslots.id_hash.set(slot.id, slot.with_arch(arch))))
     update = kvm.update
-    if update is not None and update.invalid == slot:
-        update.invalid = slot._replace(arch=arch)
+    if update is None:
+        return
+    # The call in progress holds pointers to the objects, not copies of them.
+    if update.old == slot:
+        update.old = slot.with_arch(arch)
+    elif update.invalid == slot:
+        update.invalid = slot.with_arch(arch)

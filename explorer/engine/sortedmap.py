@@ -28,7 +28,7 @@ D = TypeVar("D")
 # cost more than the tree does. The height says which of the two a node is.
 _Node = tuple[tuple[Any, ...], tuple[Any, ...]]
 
-FANOUT = 32
+FANOUT = 48
 _EMPTY: _Node = ((), ())
 
 
@@ -169,20 +169,14 @@ class SortedMap(Generic[K, V]):
 
     def set(self, key: K, value: V) -> SortedMap[K, V]:
         """Return a map in which `key` has `value`."""
-        if not self._height:  # most maps of a VM are one leaf
-            keys, values = self._root
-            at = bisect_left(keys, key)
-            if at < len(keys) and keys[at] == key:
-                return _new((keys, (*values[:at], value, *values[at + 1 :])), 0, self._size)
-            if self._size < FANOUT:
-                return _new(((*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:])), 0, self._size + 1)
         path, keys, values = self._descend(key)
         at = bisect_left(keys, key)
         if at < len(keys) and keys[at] == key:
-            node: _Node = (keys, (*values[:at], value, *values[at + 1 :]))
-            for upper_keys, children, i in reversed(path):
-                node = (upper_keys, (*children[:i], node, *children[i + 1 :]))
-            return _new(node, self._height, self._size)
+            leaf: _Node = (keys, (*values[:at], value, *values[at + 1 :]))
+            return _new(_replaced(path, leaf), self._height, self._size)
+        if len(keys) < FANOUT and (at or not path):  # the usual case: no split, and no least key changes
+            leaf = ((*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]))
+            return _new(_replaced(path, leaf), self._height, self._size + 1)
         return self._insert(path, (*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]), at)
 
     def discard(self, key: K) -> SortedMap[K, V]:
@@ -192,6 +186,8 @@ class SortedMap(Generic[K, V]):
         if at == len(keys) or keys[at] != key:
             return self
         node: _Node = (keys[:at] + keys[at + 1 :], values[:at] + values[at + 1 :])
+        if not path or (at and len(keys) > FANOUT // 2):  # the usual case: no merge, and no least key changes
+            return _new(_replaced(path, node), self._height, self._size - 1)
         for upper_keys, children, i in reversed(path):
             node = _shrink(upper_keys, children, i, node)
         height = self._height
@@ -200,7 +196,7 @@ class SortedMap(Generic[K, V]):
         return _new(node, height, self._size - 1)
 
     def _descend(self, key: K) -> tuple[list[tuple[tuple[Any, ...], tuple[Any, ...], int]], Any, Any]:
-        path = []
+        path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]] = []
         keys, values = self._root
         for _ in range(self._height):
             at = bisect_right(keys, key)
@@ -249,6 +245,13 @@ class SortedMap(Generic[K, V]):
     def __repr__(self) -> str:
         """Return an expression that builds an equal map."""
         return f"SortedMap({list(self.items())!r})" if self._size else "SortedMap()"
+
+
+def _replaced(path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]], node: _Node) -> _Node:
+    """Return the root with another node at the end of a path; the least keys on it stay."""
+    for upper_keys, children, i in reversed(path):
+        node = (upper_keys, (*children[:i], node, *children[i + 1 :]))
+    return node
 
 
 def _new(root: _Node, height: int, size: int) -> SortedMap[Any, Any]:

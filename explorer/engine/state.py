@@ -185,6 +185,16 @@ class KvmMemorySlot(NamedTuple):
         """Whether this is the copy readers must not use."""
         return bool(self.flags & KVM_MEMSLOT_INVALID)
 
+    def with_flags(self, flags: int) -> KvmMemorySlot:
+        """Return the slot with other flags; plainer and faster than `_replace`."""
+        slot_id, as_id, base_gfn, npages, userspace_addr, _, dirty_bitmap, arch = self
+        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch)
+
+    def with_arch(self, arch: KvmArchMemorySlot) -> KvmMemorySlot:
+        """Return the slot with other arrays."""
+        slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, _ = self
+        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch)
+
     def brief(self) -> str:
         """Return the slot in the words of `Kvm.brief`."""
         return f"[{self.base_gfn:#x}+{self.npages:#x}]#{self.id} {flags_text(self.flags)}"
@@ -248,17 +258,16 @@ class LogTracker(NamedTuple):
     """An external tracker that only logs its callbacks, as the recordings' module does."""
 
     attached: bool = False
-    log: tuple[object, TrackerNote] | None = None
-    """Newest note first, as a chain ``(older, note)``, so that adding one copies nothing."""
+    log: SortedMap[int, TrackerNote] = SortedMap()
+    """Notes since the last read, numbered from 0."""
 
     def notes(self) -> tuple[TrackerNote, ...]:
         """Return the notes since the last read, oldest first."""
-        found: list[TrackerNote] = []
-        at: object = self.log
-        while isinstance(at, tuple):
-            at, note = at
-            found.append(note)
-        return tuple(reversed(found))
+        return tuple(self.log.values())
+
+    def with_note(self, note: TrackerNote) -> LogTracker:
+        """Return the tracker with one note more."""
+        return LogTracker(self.attached, self.log.set(len(self.log), note))
 
 
 class Kvmgt(NamedTuple):
@@ -380,7 +389,8 @@ class Kvm(NamedTuple):
         ExplorerError
             If the line does not follow the grammar or the slots cannot exist together.
         """
-        from explorer.engine.apply import apply  # noqa: PLC0415 - apply builds on this module
+        # `apply` is built on this module; the slots of a line arrive by calls, as those of any VM.
+        from explorer.engine.apply import apply  # noqa: PLC0415
         from explorer.engine.commands import SetMemoryRegion  # noqa: PLC0415
 
         kvm = new_vm(profile, config)
@@ -389,6 +399,10 @@ class Kvm(NamedTuple):
             if header is None:
                 raise ExplorerError(f"{part.strip()!r} is no address space; expected as0 gen=4: [0x100+0x200]#1 rw,log")
             as_id = int(header["as"])
+            if as_id >= len(kvm.memslots):
+                raise ExplorerError(
+                    f"{part.strip()[:20]!r}: the VM has no address space {as_id}; one with SMM has 0 and 1"
+                )
             for item in re.split(r"\s+(?=\[)", header["slots"].strip()) if header["slots"].strip() else ():
                 found = _SLOT.fullmatch(item)
                 if found is None:
@@ -420,7 +434,7 @@ class Kvm(NamedTuple):
 
 
 _SPACE = re.compile(r"as(?P<as>[01]) gen=(?P<gen>-?\d+):(?P<slots>.*)")
-_SLOT = re.compile(r"\[(?P<base>0x[0-9a-f]+)\+(?P<n>0x[0-9a-f]+)\]#(?P<id>\d+) (?P<flags>[a-z,]+)")
+_SLOT = re.compile(r"\[(?P<base>0x[0-9a-f]+)\+(?P<n>0x[0-9a-f]+)\]#(?P<id>\d+) (?P<flags>r[ow](?:,log)?)")
 
 
 def _first_generation(profile: KernelProfile, as_id: int) -> int:

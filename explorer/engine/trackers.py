@@ -66,8 +66,8 @@ def attach_tracker(kvm: KvmDraft, user: int, kind: str) -> Errno | None:
     if kind == "kvmgt":
         kvm.trackers = kvm.trackers.set(user, Kvmgt(attached=True))
     else:
-        log = known.log if isinstance(known, LogTracker) else None
-        kvm.trackers = kvm.trackers.set(user, LogTracker(attached=True, log=log))
+        kept = known if isinstance(known, LogTracker) else LogTracker()
+        kvm.trackers = kvm.trackers.set(user, kept._replace(attached=True))
     kvm.emit(TrackerAttached, user=user, kind=kind)
     return None
 
@@ -292,5 +292,5 @@ def _forget(kvm: KvmDraft, user: int, gfns: tuple[Gfn, ...]) -> None:
 def _note(kvm: KvmDraft, user: int, note: TrackerNote) -> None:
     tracker = kvm.trackers.get(user)
     if isinstance(tracker, LogTracker):
-        kvm.trackers = kvm.trackers.set(user, tracker._replace(log=(tracker.log, note)))
+        kvm.trackers = kvm.trackers.set(user, tracker.with_note(note))
     kvm.emit(TrackerNotified, user=user, callback=note.callback, gfn=note.gfn, npages=note.npages)

@@ -1,0 +1,154 @@
+"""Region calls with other CPUs acting between their phases, drawn at random, on every profile.
+
+What holds at all times is checked after every phase and act; what holds at rest when the call has returned.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from story import H, Story
+
+from explorer.engine.apply import BusyError, apply
+from explorer.engine.commands import Advance, Command
+from explorer.engine.config import VmConfig
+from explorer.engine.events import KernelWarned
+from explorer.engine.invariants import INVARIANTS, violations
+from explorer.engine.lookup import KVM_HVA_ERR_BAD, gfn_to_hva
+from explorer.engine.profile import PROFILES
+from explorer.engine.state import new_vm
+
+SLOTS = st.sampled_from([(1, 0), (1, 0), (2, 0), (1, 1)])
+PLACES = st.sampled_from([0x100, 0x101, 0x200, 0x1FF, 0x201, 0x300])
+PAGES = st.sampled_from([0x100, 0x101, 0x102, 0x1FF, 0x200, 0x203, 0x300])
+USERS = st.sampled_from([0, 3])
+"""0 logs, 3 is a vGPU."""
+
+
+class Interleaved(RuleBasedStateMachine):
+    """One region call at a time, and acts of other CPUs whenever they like."""
+
+    profile: str
+
+    @initialize(tdp=st.booleans(), tdp_mmu=st.booleans(), quirk_off=st.booleans())
+    def begin(self, *, tdp: bool, tdp_mmu: bool, quirk_off: bool) -> None:
+        self.vm = Story(new_vm(self.profile, VmConfig(tdp=tdp, tdp_mmu=tdp_mmu, host_phys_bits=40)))
+        if quirk_off:
+            self.vm.do("enable_cap cap=DISABLE_QUIRKS2 arg=128")
+        self.vm.slot(1, gfn=0x100, npages=4, hva=H).slot(2, gfn=0x200, npages=4, hva=H)
+
+    # -- the region call -------------------------------------------------------------------------
+
+    @precondition(lambda self: self.vm.kvm.pending is None)
+    @rule(
+        key=SLOTS, gfn=PLACES | st.just((1 << 40) - 4), flags=st.sampled_from([0, 1]), delete=st.sampled_from([0, 0, 1])
+    )
+    def begin_a_call(self, key: tuple[int, int], gfn: int, flags: int, delete: int) -> None:
+        slot_id, as_id = key
+        call = self.vm.region(slot_id, gfn=gfn, npages=4, hva=H, flags=flags, as_id=as_id)
+        self.vm.begin(self.vm.deletion(slot_id, as_id=as_id) if delete else call)
+
+    @precondition(lambda self: self.vm.kvm.pending is not None)
+    @rule(phases=st.integers(1, 4))
+    def advance(self, phases: int) -> None:
+        for _ in range(phases):
+            if self.vm.kvm.pending is not None:
+                self.vm.do(Advance())
+
+    # -- the other CPUs --------------------------------------------------------------------------
+
+    @rule(user=USERS)
+    def attach(self, user: int) -> None:
+        self.act(f"attach user={user} kind={'kvmgt' if user else 'log'}")
+
+    @rule(user=USERS)
+    def detach(self, user: int) -> None:
+        self.act(f"detach user={user}")
+
+    @rule(gfn=PAGES)
+    def track(self, gfn: int) -> None:
+        if 3 in self.vm.kvm.track_notifiers:
+            self.act(f"track user=3 gfn={gfn}")
+
+    @rule(gfn=PAGES)
+    def untrack(self, gfn: int) -> None:
+        if 3 in self.vm.kvm.track_notifiers:
+            self.act(f"untrack user=3 gfn={gfn}")
+
+    @rule(gfn=PAGES)
+    def track_as_a_logger(self, gfn: int) -> None:
+        if 0 in self.vm.kvm.track_notifiers:
+            self.act(f"track user=0 gfn={gfn}")
+
+    @rule(gfn=PAGES, levels=st.integers(1, 4), as_id=st.sampled_from([0, 0, 1]))
+    def shadow(self, gfn: int, levels: int, as_id: int) -> None:
+        self.act(f"shadow_tables gfn={gfn} levels={levels} as={as_id}")
+
+    @rule(gfn=PAGES, as_id=st.sampled_from([0, 0, 1]))
+    def write(self, gfn: int, as_id: int) -> None:
+        self.act(f"guest_write gpa={gfn << 12} as={as_id}")
+
+    def act(self, line: str) -> None:
+        try:
+            self.vm.do(line)
+        except BusyError:  # it waits for a lock that the region call holds, so it does not happen now
+            return
+
+    # -- what must hold --------------------------------------------------------------------------
+
+    @invariant()
+    def claims_hold(self) -> None:
+        # Without a warning every claim holds, but for 11: see Invariant.unless, and the windows in test_kvmgt.
+        damaged = any(isinstance(event, KernelWarned) for event in self.vm.told)
+        left_out = {11} | ({9, 10, 15} if damaged else set())
+        assert [v for v in violations(self.vm.kvm) if v.number not in left_out] == []
+
+    @invariant()
+    def nobody_follows_an_invalid_slot(self) -> None:
+        for as_id, space in enumerate(self.vm.kvm.memslots):
+            for slot in space.active.slots():
+                if slot.invalid:
+                    assert self.vm.kvm.pending is not None
+                    assert gfn_to_hva(space.active, slot.base_gfn) == KVM_HVA_ERR_BAD
+                    assert as_id == self.vm.kvm.pending.call.as_id
+
+    def teardown(self) -> None:
+        if hasattr(self, "vm"):
+            self.vm.finish()
+            self.claims_hold()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nothing_that_happens_inside_a_region_call_breaks_what_is_claimed(profile):
+    machine = type("Machine", (Interleaved,), {"profile": profile})
+
+    run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=40))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_is_claimed_holds_after_every_phase_of_every_kind_of_call(profile):
+    vm = Story(new_vm(profile)).slot(1, gfn=0x100, npages=0x200).slot(2, gfn=0x400, npages=4, flags=1).shadow(0x400)
+    calls: list[Command] = [
+        vm.region(3, gfn=0x800, npages=3),
+        vm.region(2, gfn=0x400, npages=4),
+        vm.region(1, gfn=0x101, npages=0x200, hva=vm.hva_of(1), flags=1),
+        vm.region(1, gfn=0x3FF, npages=0x200, hva=vm.hva_of(1), flags=1),
+        vm.deletion(2),
+    ]
+
+    for call in calls:
+        vm.begin(call)
+        while vm.kvm.pending is not None:
+            vm.kvm = apply(vm.kvm, Advance()).kvm
+            assert violations(vm.kvm) == ()
+
+    assert len(INVARIANTS) == 20
