@@ -13,6 +13,8 @@ from explorer.engine.profile import PROFILES, get_profile
 if TYPE_CHECKING:
     import argparse
 
+    from explorer.conform.report import Mismatch
+
 __all__ = ["add_parser", "run"]
 
 _SHOWN = 20
@@ -23,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "conform",
         help="compare recordings of real kernels with the engine",
-        description="Replay recordings of real kernels in the engine and compare every recorded value that is modelled.",
+        description="Replay recordings of real kernels in the engine and compare what was recorded with what they do.",
         epilog="exit status: 0 no mismatch, 1 a mismatch, 2 not a recording",
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="recording, or folder of recordings")
@@ -66,12 +68,7 @@ def _as_text(report: Report) -> str:
         f"mismatched  {report.mismatched:>8}",
         f"unmodelled  {report.unmodelled:>8}",
     ]
-    for mismatch in report.mismatches[:_SHOWN]:
-        lines.append(
-            f"{mismatch.file}: {mismatch.scenario}[{mismatch.index}] {mismatch.op}.{mismatch.field}:"
-            f" recorded {mismatch.expected!r}, got {mismatch.got!r}"
-            + (f", check {mismatch.guard}" if mismatch.guard else "")
-        )
+    lines += [_line(mismatch) for mismatch in report.mismatches[:_SHOWN]]
     if len(report.mismatches) > _SHOWN:
         lines.append(f"... and {len(report.mismatches) - _SHOWN} more; --json lists all")
     by_kernel: dict[str, list[str]] = {}
@@ -80,3 +77,11 @@ def _as_text(report: Report) -> str:
     for kernel, parts in by_kernel.items():
         lines.append(f"not modelled on {kernel}: " + ", ".join(parts))
     return "\n".join(lines)
+
+
+def _line(mismatch: Mismatch) -> str:
+    return (
+        f"{mismatch.file}: {mismatch.scenario}[{mismatch.index}] {mismatch.op}.{mismatch.field}:"
+        f" recorded {mismatch.expected!r}, got {mismatch.got!r}"
+        f"{f', check {mismatch.guard}' if mismatch.guard else ''}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordingError", "Scenario", "find_recordings", "read_scenarios"]
 
-_PROFILE_OF_KERNEL = {"5.10": "v5_10", "6.1": "v6_1", "6.12": "v6_12", "7.3": "v7_3", "6.18": "v6_18"}
+_PROFILE_FROM_KERNEL = (
+    ((7, 3), "v7_3"),
+    ((6, 18), "v6_18"),
+    ((6, 12), "v6_12"),
+    ((6, 6), "v6_6"),
+    ((5, 17), "v6_1"),
+    ((5, 7), "v5_10"),
+    ((4, 8), "pre_edd4"),
+)
+"""First kernel of each profile, newest first; page tracking came with 4.8."""
 _EMULATED = {"qemu-tcg-svm", "bochs-vmx"}
 _PROCESSORS: dict[str, Literal["amd", "intel", "pvm"]] = {"qemu-tcg-svm": "amd", "bochs-vmx": "intel"}
 _EMULATED_MEMORY = 2 << 30
@@ -92,7 +102,7 @@ def read_scenarios(path: Path, profile: KernelProfile | None = None) -> Iterator
             for line_number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _scenario(path, line_number, json.loads(line), profile)
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, ValueError, zlib.error) as error:
         raise RecordingError(f"{path}:{line_number}: not a recording: {error}") from error
 
 
@@ -100,6 +110,10 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
     where = f"{path}:{line}"
     if not isinstance(data, dict) or not {"name", "ops", "config"} <= data.keys():
         raise RecordingError(f"{where}: a scenario is an object with name, config and ops")
+    if not isinstance(data["config"], dict):
+        raise RecordingError(f"{where}: config is {type(data['config']).__name__}, expected an object")
+    if not isinstance(data["ops"], list) or not all(isinstance(op, dict) and "op" in op for op in data["ops"]):
+        raise RecordingError(f"{where}: ops is a list of objects, each with op")
     config = data["config"]
     kernel = str(data.get("kernel", ""))
     if profile is None:
@@ -135,9 +149,9 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
 
 
 def _profile_name(where: str, kernel: str) -> str:
-    version = re.search(r"\d+\.\d+", kernel)
-    name = _PROFILE_OF_KERNEL.get(version[0]) if version else None
+    version = re.search(r"(\d+)\.(\d+)", kernel)
+    found = (int(version[1]), int(version[2])) if version else (0, 0)
+    name = next((name for first, name in _PROFILE_FROM_KERNEL if found >= first), None)
     if name is None:
-        known = ", ".join(_PROFILE_OF_KERNEL)
-        raise RecordingError(f"{where}: kernel {kernel!r} has no profile; there are {known}; name one with --profile")
+        raise RecordingError(f"{where}: kernel {kernel!r} has no profile; name one with --profile")
     return name

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from explorer.conform.player import Player
-from explorer.conform.recording import find_recordings, read_scenarios
+from explorer.conform.recording import RecordingError, find_recordings, read_scenarios
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from explorer.conform.player import Outcome
+    from explorer.conform.recording import Scenario
     from explorer.engine.profile import KernelProfile
 
 __all__ = ["Mismatch", "Report", "conform"]
@@ -72,7 +75,7 @@ def conform(paths: list[Path], profile: KernelProfile | None = None) -> Report:
     for path in find_recordings(paths):
         for scenario in read_scenarios(path, profile):
             report.scenarios += 1
-            for index, outcome in enumerate(Player(scenario).play()):
+            for index, outcome in enumerate(_played(scenario)):
                 report.operations += 1
                 if outcome.differences:
                     report.mismatched += 1
@@ -97,3 +100,15 @@ def conform(paths: list[Path], profile: KernelProfile | None = None) -> Report:
                     for difference in outcome.differences
                 ]
     return report
+
+
+def _played(scenario: Scenario) -> Iterator[Outcome]:
+    """Play a scenario; an operation that lacks a value it needs is named with its place."""
+    index = -1
+    try:
+        for index, outcome in enumerate(Player(scenario).play()):  # noqa: B007 - read after the loop ends early
+            yield outcome
+    except KeyError as error:
+        raise RecordingError(
+            f"{scenario.file}:{scenario.line}: operation {index + 1} of {scenario.name} lacks {error}"
+        ) from error
