@@ -1,0 +1,155 @@
+"""A log for a page: the commands of its busiest VM, what they do, and what was left out.
+
+Everything here is plain data. Text from the log is handed on as it is; whoever shows it escapes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from explorer.engine.commands import SetMemoryRegion
+from explorer.trace.replay import Replay
+from explorer.trace.source import bytes_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from explorer.engine.config import VmConfig
+    from explorer.engine.profile import KernelProfile
+    from explorer.trace.lift import Row
+    from explorer.trace.records import Gap
+
+__all__ = ["ImportedLog", "import_log"]
+
+_TOOLS = {"qemu": "QEMU trace", "strace": "strace log"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedLog:
+    """One log, ready to become a run."""
+
+    name: str
+    format: str
+    """``qemu`` or ``strace``."""
+    profile: KernelProfile
+    config: VmConfig
+    """The machine as far as the log shows it."""
+    vm: int | None
+    """The VM with the most operations; None if the log has no operation."""
+    vms: int
+    commands: tuple[SetMemoryRegion, ...]
+    """All calls on that VM in order, with those that the log does not show but that must have been made."""
+    lines: tuple[int, ...]
+    """Line of the log of each command; a supplied one has the line of the call that proves it."""
+    created: int
+    """This and the next counts are accepted calls on that VM, by kind."""
+    deleted: int
+    moved: int
+    flags_only: int
+    no_op: int
+    refused: int
+    """Calls on that VM that the engine refuses."""
+    operations: int
+    """Of all VMs."""
+    used: int
+    """Lines of the log that were used."""
+    gaps: tuple[Gap, ...]
+    """Lines that were not used, with reason and text."""
+    disagreements: int
+    """Of all VMs."""
+    first_disagreement: Row | None
+    assumptions: tuple[str, ...]
+    stopped: str | None
+
+    def summary_sentence(self) -> str:
+        """Return in one sentence what was read, what it does and whether the kernel agrees."""
+        if self.vm is None:
+            return f"{self.name}: no memory slot call in this {_TOOLS[self.format]}; {len(self.gaps)} lines not used."
+        kinds = (
+            (self.created, "created"),
+            (self.deleted, "deleted"),
+            (self.moved, "moved"),
+            (self.flags_only, "flags only"),
+            (self.no_op, "without effect"),
+            (self.refused, "refused"),
+        )
+        return (
+            f"{self.name}: {_TOOLS[self.format]} with {self.operations} memory slot calls on {self.vms} VM"
+            f"{'' if self.vms == 1 else 's'}; VM {self.vm}: {', '.join(f'{n} {word}' for n, word in kinds if n)}."
+            f" {len(self.gaps)} lines not used."
+            f" {f'{self.disagreements} results differ' if self.disagreements else 'Every recorded result agrees'}."
+        )
+
+
+def import_log(
+    source: bytes | Iterable[bytes], *, name: str, limit_bytes: int, profile: KernelProfile | None = None
+) -> ImportedLog:
+    """Read a log for a page.
+
+    Parameters
+    ----------
+    source
+        The log, plain or gzipped, at once or in parts.
+    name
+        What to call it in messages, such as the name of the uploaded file.
+    limit_bytes
+        Most bytes to read, packed and unpacked.
+    profile
+        Kernel to replay on, instead of the default one.
+
+    Raises
+    ------
+    TraceError
+        If it is no log that can be read, or larger than the limit.
+    """
+    replay = Replay(bytes_source(name, source, limit_bytes=limit_bytes), profile)
+    gaps: list[Gap] = []
+    replay.gaps = gaps
+    commands: dict[int, list[tuple[int, SetMemoryRegion]]] = {}
+    kinds: dict[int, Counter[str | None]] = {}
+    machines = replay.lift.machines
+    for row in replay.rows():
+        own = commands.setdefault(row.vm, [])
+        own.extend((row.line, command) for command in machines[row.vm].supplied)
+        own.append((row.line, _command(row)))
+        kinds.setdefault(row.vm, Counter())["REFUSED" if row.errno is not None else row.kind] += 1
+    vm = max(machines, key=lambda index: machines[index].operations, default=None)
+    pairs = commands.get(vm, []) if vm is not None else []
+    counts = kinds.get(vm, Counter()) if vm is not None else Counter()
+    summary = replay.summary()
+    return ImportedLog(
+        name=name,
+        format=replay.format,
+        profile=replay.profile,
+        config=replay.config,
+        vm=vm,
+        vms=summary.vms,
+        commands=tuple(command for _, command in pairs),
+        lines=tuple(line for line, _ in pairs),
+        created=counts["CREATE"],
+        deleted=counts["DELETE"],
+        moved=counts["MOVE"],
+        flags_only=counts["FLAGS_ONLY"],
+        no_op=counts["NOOP"],
+        refused=counts["REFUSED"],
+        operations=summary.operations,
+        used=summary.used,
+        gaps=tuple(gaps),
+        disagreements=summary.disagreements,
+        first_disagreement=summary.first_disagreements[0] if summary.first_disagreements else None,
+        assumptions=summary.assumptions,
+        stopped=summary.stopped,
+    )
+
+
+def _command(row: Row) -> SetMemoryRegion:
+    return SetMemoryRegion(
+        slot=row.slot,
+        as_id=row.as_id,
+        flags=row.flags,
+        guest_phys_addr=row.gpa,
+        memory_size=row.size,
+        userspace_addr=row.hva,
+    )

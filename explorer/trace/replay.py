@@ -1,0 +1,195 @@
+"""A whole log: read, replayed, counted, and nothing lost.
+
+Every line that is not empty is either used or skipped with a reason, so ``used + len(skipped)`` is their
+number. A log of any length needs the memory of its VMs and ten bytes for each skipped line.
+
+Read next: `imported`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from explorer.engine.config import VmConfig
+from explorer.engine.profile import PROFILES, get_profile
+from explorer.engine.types import PAGE_SHIFT
+from explorer.trace.clues import find_clues
+from explorer.trace.descriptors import Descriptors
+from explorer.trace.detect import detect_format
+from explorer.trace.lift import Lift
+from explorer.trace.qemu import read_qemu
+from explorer.trace.records import Gap, RegionCall
+from explorer.trace.strace import read_strace
+from explorer.trace.summary import Skipped, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from explorer.engine.profile import KernelProfile
+    from explorer.trace.lift import Machine, Row
+    from explorer.trace.records import Record
+    from explorer.trace.source import Source
+    from explorer.trace.summary import Layout
+
+__all__ = ["DEFAULT_PROFILE", "Replay"]
+
+DEFAULT_PROFILE = "v6_18"
+"""The kernel of the machine on which most of our logs were made."""
+
+_FILE_OF_ONE_THREAD = re.compile(r"\.\d+(?:\.gz)?$")
+"""How ``strace -ff -o NAME`` calls its files: NAME.PID. A rotated log looks alike but names its threads."""
+_UNTERMINATED = "the last line has no end and may be cut off"
+_KEPT_ROWS = 20
+_NAMED_VMS = 5
+
+
+class Replay:
+    """One log, replayed row by row."""
+
+    def __init__(self, source: Source, profile: KernelProfile | None = None) -> None:
+        """Find out what kind of log it is and from what machine.
+
+        Raises
+        ------
+        TraceError
+            If the source is no log that can be read.
+        """
+        self.format = detect_format(source)
+        self.profile = profile or get_profile(DEFAULT_PROFILE)
+        self.gaps: list[Gap] | None = None
+        """Set it to a list to get the lines that were not used, with their text."""
+        self._asked_for = profile is not None
+        self._clues = find_clues(source.blocks())
+        two_spaces = self._clues.second_space is not None
+        self.config = VmConfig(tdp=False, smm=two_spaces, external_write_tracking=False, processor="pvm")
+        self.lift = Lift(self.profile, self.config, qemu=self.format == "qemu")
+        self._source = source
+        self._descriptors = Descriptors(one_thread=bool(_FILE_OF_ONE_THREAD.search(source.name)))
+        self._skipped = Skipped()
+        self._kinds: Counter[str] = Counter()
+        self._operations = self._used = self._last_line = 0
+        self._disagreements = self._without_result = self._in_halves = self._explained = 0
+        self._first: list[Row] = []
+
+    def rows(self) -> Iterator[Row]:
+        """Iterate over the operations; `summary` is complete after the last one."""
+        run, kinds = self.lift.run, self._kinds
+        for record in self._records():
+            self._last_line = record.line
+            if type(record) is not RegionCall:
+                self._note(record)
+                continue
+            row = run(record)
+            self._operations += 1
+            self._used += record.lines
+            kinds[row.kind or "NOOP" if row.errno is None else "REFUSED"] += 1
+            if record.lines > 1:
+                self._in_halves += 1
+            if row.agrees is not True or row.note is not None:
+                self._doubt(row)
+            yield row
+
+    def summary(self) -> Summary:
+        """Return the counts."""
+        machines = self.lift.machines
+        vms = max(len(self._descriptors.vms), len(machines))
+        return Summary(
+            format=self.format,
+            profile=self.profile.name,
+            operations=self._operations,
+            used=self._used,
+            skipped=self._skipped,
+            moves=self._kinds["MOVE"],
+            max_live_slots_of_one_vm=max((machine.max_live for machine in machines.values()), default=0),
+            max_live_slots=self.lift.max_live_of_all,
+            vms=vms,
+            disagreements=self._disagreements,
+            kinds=dict(sorted(self._kinds.items())),
+            assumptions=tuple(self._assumptions()),
+            stopped=f"after line {self._last_line}: {self._source.stopped}" if self._source.stopped else None,
+            first_disagreements=tuple(self._first),
+            final_layout=tuple(_layout(machines.get(index)) for index in range(vms)),
+        )
+
+    def _records(self) -> Iterator[Record]:
+        lines = self._source.lines()
+        return read_qemu(lines) if self.format == "qemu" else read_strace(lines, self._descriptors)
+
+    def _note(self, record: Record) -> None:
+        if isinstance(record, Gap):
+            if record.line == self._source.open_line:
+                record = record._replace(reason=f"{record.reason} ({self._source.stopped or _UNTERMINATED})")
+            self._skipped.add(record.line, record.reason)
+            if self.gaps is not None:
+                self.gaps.append(record)
+            return
+        self._used += record.lines
+        while self._descriptors.ended:
+            self.lift.forget(self._descriptors.ended.pop())
+
+    def _doubt(self, row: Row) -> None:
+        if row.agrees is False:
+            self._disagreements += 1
+            if len(self._first) < _KEPT_ROWS:
+                self._first.append(row)
+        elif row.recorded_ret is None:
+            self._without_result += 1
+        if row.note is not None:
+            self._explained += 1
+
+    def _assumptions(self) -> Iterator[str]:
+        """Say in sentences what the log does not say."""
+        if not self._asked_for:
+            yield f"The log does not name its kernel: profile {self.profile.name} ({self.profile.title}) is assumed."
+        yield "The host is taken for one with shadow paging, no external page trackers and no memory slots of its own."
+        slots = self._clues.user_mem_slots
+        if slots is not None and slots != self.profile.user_mem_slots:
+            fitting = [name for name, profile in PROFILES.items() if profile.user_mem_slots == slots]
+            hint = f"; try --profile {fitting[-1]}" if fitting else ""
+            yield f"The log's KVM has {slots} slots, the profile has {self.profile.user_mem_slots}{hint}."
+        if self._clues.second_space:
+            yield f"VMs have two address spaces: {self._clues.second_space}."
+        elif self.profile.smm_is_optional:
+            yield "VMs have one address space: no call in another one succeeded."
+        if not self._operations:
+            yield "There is no call in this log that could be replayed."
+        vms = [machine.vm for machine in self.lift.machines.values()]
+        late = [f"VM {vm.index}" for vm in vms if vm.born is None]
+        if late:
+            yield f"The log does not show the making of {_listed(late)}; slots from before it are unknown."
+        for vm in vms[:_NAMED_VMS]:
+            if vm.doubt:
+                yield f"Calls on VM {vm.index} may be missing: {vm.doubt}."
+        yield from self._descriptors.notes
+        if self._explained:
+            yield f"{self._explained} results are explained by what the log does not show; each row has a note."
+        if self._in_halves:
+            yield f"{self._in_halves} calls overlapped others and are taken in the order of their returns."
+        if self._without_result:
+            yield f"{self._without_result} calls show no result; they are replayed and not compared."
+        if self._source.stopped:
+            yield f"Reading ended after line {self._last_line}: {self._source.stopped}."
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED_VMS
+    return ", ".join(names[:_NAMED_VMS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _layout(machine: Machine | None) -> Layout:
+    if machine is None:
+        return ()
+    return tuple(
+        (
+            slot.as_id,
+            slot.id,
+            slot.base_gfn << PAGE_SHIFT,
+            slot.npages << PAGE_SHIFT,
+            slot.userspace_addr,
+            slot.flags,
+        )
+        for space in machine.kvm.memslots
+        for slot in space.active.slots()
+    )
