@@ -1,0 +1,392 @@
+"""The guest physical address space: all of it on one line, and the slot in focus page by page.
+
+Positions are in pixels of a nominal plot width, left to right, so that the figure only draws. The line of
+all memory has one of three scales; the detail is always linear in pages, in one window or, when a MOVE
+goes far, in two of the same scale with a break between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from math import log2, sqrt
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from explorer.engine.commands import SetMemoryRegion
+from explorer.engine.types import PAGE_SHIFT
+from explorer.engine.uapi import KvmMrChange
+from explorer.explain.words import addr_text, hex_text, pages_text, plural, size_text, span_text
+from explorer.history.moment import SlotKey
+from explorer.selectors.lanes import Lane, lanes_of
+from explorer.selectors.style import slot_hover, style_of
+
+if TYPE_CHECKING:
+    from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.history.moment import Moment
+
+__all__ = ["GpaMapView", "Segment", "Window", "select_gpa_map"]
+
+Scale = Literal["collapsed", "equal", "linear"]
+SegmentKind = Literal["slot", "cluster", "gap"]
+
+GAP = 64
+TINY_PAGES = 32
+BREAK = 64
+CLUSTERS = 18
+"""Groups of slots on the line of all memory; more would not be read."""
+
+
+class Segment(NamedTuple):
+    """A piece of the line of all memory: a slot, several that touch or lie close, or a hole."""
+
+    kind: SegmentKind
+    style: str
+    """Role of the fill: ``slot``, ``read_only``, ``dirty``, ``invalid`` or ``gap``."""
+    x0: float
+    x1: float
+    name: str
+    """Written inside; empty if there is no room."""
+    size: str
+    """Written above; empty if there is no room."""
+    address: str
+    """Written below at its start; empty if there is no room."""
+    hover: str
+    slot: SlotKey | None
+    dividers: tuple[float, ...] = ()
+    """Where one slot of a cluster ends and the next begins."""
+    focused: bool = False
+
+
+class Window(NamedTuple):
+    """A stretch of pages of the detail, drawn linearly."""
+
+    x0: float
+    x1: float
+    first_gfn: int
+    end_gfn: int
+
+    def at(self, gfn: float) -> float:
+        """Return the position of a gfn's left edge."""
+        return self.x0 + (gfn - self.first_gfn) * (self.x1 - self.x0) / (self.end_gfn - self.first_gfn)
+
+
+class GpaMapView(NamedTuple):
+    """Everything the map shows."""
+
+    width: float
+    """Nominal width of the plot, in pixels."""
+    title: str
+    subtitle: str
+    """The visible range as addresses and frame numbers."""
+    scale: Scale
+    scale_note: str
+    """What lengths on the line of all memory mean."""
+    segments: tuple[Segment, ...]
+    end_text: str
+    """Where the address space ends."""
+    funnel: tuple[float, float] | None
+    """The stretch of the line that the detail enlarges."""
+    windows: tuple[Window, ...]
+    break_text: str
+    """Size of what is left out between two windows; empty with one."""
+    ticks: tuple[tuple[float, str], ...]
+    """Positions and labels of the gfn axis."""
+    lanes: tuple[Lane, ...]
+    notice: str
+    """What to say when there is nothing to draw; empty otherwise."""
+
+
+def select_gpa_map(
+    moment: Moment,
+    *,
+    width: float = 982,
+    scale: Scale = "collapsed",
+    owners: dict[int, str] | None = None,
+    window: tuple[int, int] | None = None,
+    host_lane: bool = True,
+    newcomer: bool = False,
+) -> GpaMapView:
+    """Return the map at a moment.
+
+    Parameters
+    ----------
+    moment
+        Where the run is, with the slot in focus.
+    width
+        Nominal plot width in pixels.
+    scale
+        What lengths on the line of all memory mean.
+    owners
+        What backs each slot, by slot id; a slot without is called by its number.
+    window
+        Gfns ``[start, end)`` to show in the detail instead of the slot in focus.
+    host_lane
+        Whether there is room for the lane of host addresses.
+    newcomer
+        Show only the slot, its watches and where it would go.
+    """
+    kvm = moment.kvm
+    as_id = moment.focus.as_id if moment.focus is not None and moment.focus.as_id < len(kvm.memslots) else 0
+    segments, end_text = _segments(kvm, as_id, moment.focus, width, scale, owners or {})
+    windows = _windows(moment, kvm, as_id, width, window)
+    focused = next((s for s in segments if s.focused), None)
+    first, end = (windows[0].first_gfn, windows[-1].end_gfn) if windows else (0, 1)
+    return GpaMapView(
+        width=width,
+        title="Guest memory" if as_id == 0 else "Guest memory in SMM",
+        subtitle=span_text(first, end - 1) if windows else "no slot",
+        scale=scale,
+        scale_note={"collapsed": "log widths", "equal": "equal widths", "linear": "true lengths"}[scale],
+        segments=segments,
+        end_text=end_text,
+        funnel=(focused.x0, focused.x1) if focused and windows else None,
+        windows=windows,
+        break_text=_break_text(windows),
+        ticks=_ticks(moment, windows),
+        lanes=lanes_of(moment, windows, host_lane=host_lane, newcomer=newcomer),
+        notice="" if windows else "No slots. Create one, or paste a trace.",
+    )
+
+
+# -- the line of all memory ------------------------------------------------------------------------
+
+
+class _Group(NamedTuple):
+    """Slots that are drawn as one segment."""
+
+    slots: tuple[KvmMemorySlot, ...]
+    start: int
+    end: int
+    touching: bool
+
+
+def _segments(
+    kvm: Kvm, as_id: int, focus: SlotKey | None, width: float, scale: Scale, owners: dict[int, str]
+) -> tuple[tuple[Segment, ...], str]:
+    slots = tuple(kvm.active(as_id).slots())
+    end_gfn = kvm.config.max_gfn() + 1
+    end_text = f"to {size_text(end_gfn << PAGE_SHIFT)}"
+    if not slots:
+        return (), end_text
+    groups = _groups(slots, focus)
+    lengths = [_length(group, scale, focus) for group in groups]
+    holes = [max(b.start - a.end, 0) for a, b in itertools.pairwise(groups)]
+    total = sum(lengths) + sum(_hole_length(hole, scale, slots) for hole in holes) + GAP
+    stretch = width / total
+    found: list[Segment] = []
+    x = 0.0
+    if groups[0].start and scale == "collapsed":
+        x = 0.0
+    for at, (group, length) in enumerate(zip(groups, lengths, strict=True)):
+        found.append(_slot_segment(group, x, x + length * stretch, focus, owners))
+        x += length * stretch
+        if at < len(holes) and holes[at]:
+            wide = _hole_length(holes[at], scale, slots) * stretch
+            found.append(_hole_segment(x, x + wide, group.end, groups[at + 1].start))
+            x += wide
+    return _without_collisions(tuple(found)), end_text
+
+
+def _groups(slots: tuple[KvmMemorySlot, ...], focus: SlotKey | None) -> list[_Group]:
+    """Group slots: small ones that touch, and, with very many slots, everything between the largest holes."""
+    focus_id = focus.slot_id if focus is not None else None
+    groups: list[list[KvmMemorySlot]] = []
+    for slot in slots:
+        last = groups[-1][-1] if groups else None
+        small = last is not None and last.npages < TINY_PAGES and slot.npages < TINY_PAGES
+        if last is not None and small and last.end_gfn == slot.base_gfn and focus_id not in (last.id, slot.id):
+            groups[-1].append(slot)
+        else:
+            groups.append([slot])
+    if len(groups) > CLUSTERS:
+        groups = _cluster(groups, focus_id)
+    return [
+        _Group(
+            tuple(group),
+            group[0].base_gfn,
+            group[-1].end_gfn,
+            all(a.end_gfn == b.base_gfn for a, b in itertools.pairwise(group)),
+        )
+        for group in groups
+    ]
+
+
+def _cluster(groups: list[list[KvmMemorySlot]], focus_id: int | None) -> list[list[KvmMemorySlot]]:
+    """Merge neighbours, nearest first, until few enough are left; the slot in focus stays alone."""
+    holes = [(b[0].base_gfn - a[-1].end_gfn, at) for at, (a, b) in enumerate(itertools.pairwise(groups))]
+    cuts = {at for _, at in sorted(holes, reverse=True)[: CLUSTERS - 3]}
+    merged: list[list[KvmMemorySlot]] = [list(groups[0])]
+    for at, group in enumerate(groups[1:]):
+        alone = focus_id is not None and (
+            any(s.id == focus_id for s in group) or any(s.id == focus_id for s in merged[-1])
+        )
+        if at in cuts or alone:
+            merged.append(list(group))
+        else:
+            merged[-1] += group
+    return merged
+
+
+def _length(group: _Group, scale: Scale, focus: SlotKey | None) -> float:
+    npages = group.end - group.start
+    if scale == "linear":
+        return npages
+    if scale == "equal":
+        return 60.0 * sqrt(len(group.slots))
+    if len(group.slots) == 1:
+        slot = group.slots[0]
+        tiny = slot.npages < TINY_PAGES and (focus is None or slot.id != focus.slot_id)
+        return 7 + 1.6 * log2(slot.npages) if tiny else 26 + 5.2 * log2(slot.npages)
+    return max(sum(7 + 1.6 * log2(slot.npages) for slot in group.slots[:8]), 26 + 5.2 * log2(npages))
+
+
+def _hole_length(pages: int, scale: Scale, slots: tuple[KvmMemorySlot, ...]) -> float:
+    if not pages:
+        return 0.0
+    if scale == "linear":
+        return pages
+    del slots
+    return GAP
+
+
+def _slot_segment(group: _Group, x0: float, x1: float, focus: SlotKey | None, owners: dict[int, str]) -> Segment:
+    first = group.slots[0]
+    key = _key(first)
+    size = size_text((group.end - group.start) << PAGE_SHIFT)
+    if len(group.slots) > 1:
+        count = plural(len(group.slots), "slot")
+        pages = group.end - group.start
+        dividers = tuple(
+            x0 + (x1 - x0) * (slot.base_gfn - group.start) / pages
+            for slot in group.slots[1:13]
+            if len(group.slots) <= 12
+        )
+        hover = f"<b>{count}</b><br>{span_text(group.start, group.end - 1).replace(' · ', '<br>')}"
+        return Segment("cluster", "slot", x0, x1, "", count, addr_text(group.start << PAGE_SHIFT), hover, key, dividers)
+    name = owners.get(first.id, f"slot {first.id}")
+    focused = focus is not None and key == focus
+    return Segment(
+        "slot",
+        style_of(first),
+        x0,
+        x1,
+        name,
+        size,
+        addr_text(group.start << PAGE_SHIFT),
+        slot_hover(first, owners),
+        key,
+        (),
+        focused,
+    )
+
+
+def _hole_segment(x0: float, x1: float, start: int, end: int) -> Segment:
+    size = size_text((end - start) << PAGE_SHIFT)
+    place = span_text(start, end - 1).replace(" · ", "<br>")
+    hover = f"<b>hole of {size}</b><br>{place}<br>fits a slot of {pages_text(end - start)}"
+    return Segment("gap", "gap", x0, x1, "", size, "", hover, None)
+
+
+def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Drop labels that would run into a neighbour's; names before sizes before addresses stay."""
+    kept: list[Segment] = []
+    size_end = address_end = -1e9
+    for segment in segments:
+        middle, wide = (segment.x0 + segment.x1) / 2, segment.x1 - segment.x0
+        name = segment.name if _text_width(segment.name) + 4 < wide else ""
+        size = segment.size
+        half = _text_width(size) / 2 + 5
+        if segment.kind == "gap":
+            size = size if _text_width(size) * 0.86 + 8 < wide else ""
+        elif middle - half < size_end or (segment.kind == "slot" and wide < 20):
+            size = ""
+        else:
+            size_end = middle + half
+        address = segment.address
+        if segment.kind == "gap" or segment.x0 - _text_width(address) / 2 < address_end:
+            address = ""
+        else:
+            address_end = segment.x0 + _text_width(address) / 2 + 10
+        kept.append(segment._replace(name=name, size=size, address=address))
+    return tuple(kept)
+
+
+def _text_width(text: str) -> float:
+    return 7.0 * len(text)
+
+
+def _key(slot: KvmMemorySlot) -> SlotKey:
+    return SlotKey(slot.as_id, slot.id)
+
+
+# -- the detail ------------------------------------------------------------------------------------
+
+
+def _windows(moment: Moment, kvm: Kvm, as_id: int, width: float, wanted: tuple[int, int] | None) -> tuple[Window, ...]:
+    if wanted is not None:
+        return (Window(0, width, *wanted),)
+    spans = _spans(moment, kvm, as_id)
+    if not spans:
+        return ()
+    pad = max(1, max(end - start for start, end in spans) // 8)
+    padded = sorted((max(start - pad, 0), end + pad) for start, end in spans)
+    if len(padded) == 1 or padded[1][0] - padded[0][1] <= max(end - start for start, end in padded):
+        return (Window(0, width, padded[0][0], max(end for _, end in padded)),)
+    room = width - BREAK
+    lengths = [end - start for start, end in padded]
+    first = room * lengths[0] / sum(lengths)
+    return (Window(0, first, *padded[0]), Window(first + BREAK, width, *padded[1]))
+
+
+def _spans(moment: Moment, kvm: Kvm, as_id: int) -> list[tuple[int, int]]:
+    """Return the gfn ranges the detail is about: the slot in focus, and where it goes or was."""
+    spans: list[tuple[int, int]] = []
+    old = moment.old
+    if old is not None and not (moment.at_end and moment.change is KvmMrChange.CREATE):
+        spans.append((old.base_gfn, old.end_gfn))
+    target = moment.target
+    if target is not None and target not in spans and moment.change in (KvmMrChange.MOVE, KvmMrChange.CREATE):
+        spans.append(target)
+    if not spans and moment.focus is not None:
+        slot = kvm.slot(moment.focus.slot_id, as_id)
+        if slot is not None:
+            spans.append((slot.base_gfn, slot.end_gfn))
+    ghost = moment.ghost
+    if ghost is not None and moment.at_end and len(spans) == 1:
+        spans += _ghost_span(moment, spans[0])
+    return spans
+
+
+def _ghost_span(moment: Moment, shown: tuple[int, int]) -> list[tuple[int, int]]:
+    ghost = moment.ghost
+    if ghost is None or not isinstance(ghost.command, SetMemoryRegion) or not ghost.command.memory_size:
+        return []
+    start = ghost.command.guest_phys_addr >> PAGE_SHIFT
+    span = (start, start + (ghost.command.memory_size >> PAGE_SHIFT))
+    return [span] if span != shown and span[1] <= moment.kvm.config.max_gfn() + 1 else []
+
+
+def _break_text(windows: tuple[Window, ...]) -> str:
+    if len(windows) < 2:
+        return ""
+    return size_text((windows[1].first_gfn - windows[0].end_gfn) << PAGE_SHIFT)
+
+
+def _ticks(moment: Moment, windows: tuple[Window, ...]) -> tuple[tuple[float, str], ...]:
+    """Label the edges of what the detail is about, and a round gfn between them where there is room."""
+    wanted: set[int] = set()
+    for start, end in _spans(moment, moment.kvm, moment.focus.as_id if moment.focus else 0)[:2]:
+        wanted |= {start, end}
+        middle = (start + end) // 2
+        step = 1 << max((end - start).bit_length() - 2, 0)
+        wanted.add(middle // step * step)
+    if not wanted and windows:
+        wanted = {windows[0].first_gfn, windows[-1].end_gfn}
+    found: list[tuple[float, str]] = []
+    for gfn in sorted(wanted):
+        for window in windows:
+            if window.first_gfn <= gfn <= window.end_gfn:
+                x, text = window.at(gfn), hex_text(gfn)
+                if not found or x - found[-1][0] > _text_width(text) * 1.2 + 14:
+                    found.append((x, text))
+                break
+    return tuple(found)

@@ -1,0 +1,306 @@
+"""The ladder of checks one call met, and the bill of a refusal: what it had already cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from explorer.engine.events import KernelWarned, MappingsZapped, ReadersDrained, TrackerForgot, TrackerNotified
+from explorer.engine.guards import ladder_of
+from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES
+from explorer.explain.ledger import ledger_of
+from explorer.explain.words import count_text, errno_text, hex_text
+from explorer.history.moment import invalidates
+
+if TYPE_CHECKING:
+    from explorer.engine.guards import Guard, GuardResult
+    from explorer.history.moment import Moment
+
+__all__ = ["BillRow", "GuardsView", "Rung", "select_guards"]
+
+Outcome = Literal["passed", "fired", "not reached"]
+_PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("VM alive, flags of this ioctl", ("vm_alive", "region_flags")),
+    ("size, gpa, hva page-aligned", ("size_aligned", "gpa_aligned", "hva_aligned", "hva_user_range")),
+    ("address space, no wrap, size", ("as_id", "gpa_no_wrap", "npages")),
+    ("slot to delete exists", ("slot_exists", "pages_accounted")),
+    ("hva, size, READONLY kept", ("same_hva", "same_size", "same_readonly")),
+)
+_LATE = ("bitmap_memory", "external_user", "max_gfn", "array_memory")
+
+
+class Rung(NamedTuple):
+    """One or more neighbouring checks; a check that fired has a rung of its own."""
+
+    number: int
+    """Position from 1; rungs count what a reader sees."""
+    title: str
+    operands: str
+    outcome: Outcome
+    errno: str
+    """Such as ``−EINVAL``, if it fired."""
+    function: str
+    is_kind: bool
+    """Whether it is no check but the classification of the call."""
+
+
+class BillRow(NamedTuple):
+    """One thing a refused call did before it was refused."""
+
+    what: str
+    before: str
+    after: str
+    note: str
+    mark: str = ""
+    """Role of a glyph beside the words; empty for none."""
+    paid: bool = True
+    """Whether it stays spent; False for what was rolled back or kept."""
+
+
+class GuardsView(NamedTuple):
+    """Everything the guards tab shows besides the strip of steps."""
+
+    free: tuple[Rung, ...]
+    """Checks that cost nothing when they refuse."""
+    late: tuple[Rung, ...]
+    """Checks asked after the slot was hidden and zapped."""
+    divider: str
+    """What separates the two; empty if the call has no late checks."""
+    summary: str
+    bill_title: str
+    bill: tuple[BillRow, ...]
+    fired: Rung | None
+
+
+def select_guards(moment: Moment) -> GuardsView | None:
+    """Return the ladder of the region call a moment is in, as far as the moment has come."""
+    op, call = moment.op, moment.call
+    if op is None or call is None:
+        return None
+    asked = _asked(moment)
+    ladder = tuple(
+        guard for guard in ladder_of(moment.kvm.profile).of(moment.change) if _concerns(guard, asked, moment)
+    )
+    rungs = _rungs(ladder, asked, moment)
+    late_from = next((at for at, rung in enumerate(rungs) if rung.title in _late_titles(ladder)), len(rungs))
+    hidden = invalidates(moment.change)
+    free, late = (rungs[:late_from], rungs[late_from:]) if hidden else (rungs, ())
+    fired = next((rung for rung in rungs if rung.outcome == "fired"), None)
+    return GuardsView(
+        free=free,
+        late=late,
+        divider="from here on a “no” is not free: slot hidden, mappings zapped" if late else "",
+        summary=f"{sum(1 for r in rungs if not r.is_kind)} checks in kernel order",
+        bill_title=_bill_title(fired, late),
+        bill=_bill(moment),
+        fired=fired,
+    )
+
+
+def _asked(moment: Moment) -> dict[str, GuardResult]:
+    """Return the results of the checks asked so far."""
+    op = moment.op
+    if op is None:
+        return {}
+    pending = moment.kvm.pending
+    results = op.step.results if moment.at_end or pending is None else pending.results
+    return {result.guard.name: result for result in results}
+
+
+def _concerns(guard: Guard, asked: dict[str, GuardResult], moment: Moment) -> bool:
+    """Return whether a call can meet a check at all: memory for a bitmap is asked for if a new one is needed."""
+    if guard.name != "bitmap_memory" or moment.call is None:
+        return True
+    logs_already = moment.old is not None and moment.old.dirty_bitmap is not None
+    needed = moment.call.flags & KVM_MEM_LOG_DIRTY_PAGES and not logs_already
+    return bool(needed) or (guard.name in asked and not asked[guard.name].passed)
+
+
+def _late_titles(ladder: tuple[Guard, ...]) -> set[str]:
+    return {guard.title for guard in ladder if guard.name in _LATE}
+
+
+def _rungs(ladder: tuple[Guard, ...], asked: dict[str, GuardResult], moment: Moment) -> tuple[Rung, ...]:
+    rungs: list[Rung] = []
+    names = [guard.name for guard in ladder]
+    at = 0
+    kind_shown = False
+    while at < len(ladder):
+        if not kind_shown and names[at] in ("overlap", *_LATE):
+            kind = _kind_rung(moment, len(rungs) + 1)
+            kind_shown = True
+            if kind is not None:
+                rungs.append(kind)
+        title, members = _group(ladder, at)
+        if any(g.name in asked and not asked[g.name].passed for g in members):
+            title, members = ladder[at].title, (ladder[at],)  # one of them fired: each on its own rung
+        rungs.append(_rung(len(rungs) + 1, title, members, asked))
+        at += len(members)
+    return tuple(rungs)
+
+
+def _group(ladder: tuple[Guard, ...], at: int) -> tuple[str, tuple[Guard, ...]]:
+    """Return the checks that share a rung with the one at `at`: a row for what a reader asks as one thing."""
+    name = ladder[at].name
+    for title, group in _PAIRS:
+        if name in group:
+            members = [ladder[at]]
+            for guard in ladder[at + 1 :]:
+                if guard.name not in group:
+                    break
+                members.append(guard)
+            return title if len(members) > 1 else ladder[at].title, tuple(members)
+    return ladder[at].title, (ladder[at],)
+
+
+def _rung(number: int, title: str, members: tuple[Guard, ...], asked: dict[str, GuardResult]) -> Rung:
+    results = [asked[guard.name] for guard in members if guard.name in asked]
+    if not results:
+        return Rung(number, title, "", "not reached", "", members[0].function, False)
+    failed = next((result for result in results if not result.passed), None)
+    if failed is not None:
+        return Rung(
+            number, title, failed.operands, "fired", errno_text(failed.guard.errno), failed.guard.function, False
+        )
+    operands = results[0].operands if len(members) == 1 else "all"
+    return Rung(number, title, operands, "passed", "", members[-1].function, False)
+
+
+def _kind_rung(moment: Moment, number: int) -> Rung | None:
+    change, call = moment.change, moment.call
+    if change is None or call is None:
+        return None
+    reached = moment.op is not None and moment.op.step.change is not None
+    words = {
+        "CREATE": ("no such slot: a CREATE", f"slot {call.slot}"),
+        "MOVE": ("base_gfn differs: a MOVE", hex_text(call.guest_phys_addr >> 12)),
+        "DELETE": ("size 0: a DELETE", f"slot {call.slot}"),
+        "FLAGS_ONLY": ("only flags differ", hex_text(call.flags)),
+        "NOOP": ("nothing differs: returns 0 here", ""),
+    }
+    title, operands = words[change.value]
+    return Rung(
+        number,
+        title,
+        operands if reached else "",
+        "passed" if reached else "not reached",
+        "",
+        "kvm_set_memory_region",
+        True,
+    )
+
+
+# -- the bill --------------------------------------------------------------------------------------
+
+
+def _bill_title(fired: Rung | None, late: tuple[Rung, ...]) -> str:
+    if fired is None:
+        return "What the call did"
+    return "Paid, and not given back" if fired in late else "Refused for free"
+
+
+def _bill(moment: Moment) -> tuple[BillRow, ...]:
+    """Return what the call has done so far, spent things first; nothing for a call refused early."""
+    op, call = moment.op, moment.call
+    if op is None or call is None or call.as_id >= len(moment.kvm.memslots):
+        return ()
+    before, now, events = op.before, moment.kvm, moment.events
+    generation = (before.active(call.as_id).generation, _plain(now.active(call.as_id).generation, moment))
+    waits = sum(isinstance(event, ReadersDrained) for event in events)
+    rows = [
+        BillRow(
+            "Memslot generation",
+            count_text(generation[0]),
+            count_text(generation[1]),
+            f"+{generation[1] - generation[0]}, {_swaps(waits)}" if waits else "untouched",
+        ),
+        BillRow("Waits for all readers (SRCU)", "", count_text(waits), "spent" if waits else "none"),
+    ]
+    zapped = [event for event in events if isinstance(event, MappingsZapped)]
+    rows.append(
+        BillRow(
+            "Shadow pages, whole VM",
+            count_text(before.indirect_shadow_pages),
+            count_text(now.indirect_shadow_pages),
+            "guest faults them in again"
+            if zapped and before.indirect_shadow_pages
+            else "zapped all mappings"
+            if zapped
+            else "untouched",
+        )
+    )
+    ledger = ledger_of(moment)
+    if ledger is not None:
+        own = (
+            ledger.count("held", "shadow paging")
+            + ledger.count("returned", "shadow paging")
+            + ledger.count("lost", "shadow paging")
+        )
+        left = ledger.count("held", "shadow paging")
+        rows.append(
+            BillRow(
+                "Watches of shadow paging",
+                count_text(own),
+                count_text(left),
+                "come back with the faults" if left < own else "kept",
+                "internal",
+            )
+        )
+    for event in events:
+        if isinstance(event, TrackerNotified):
+            rows.append(
+                BillRow(
+                    f"Tracker {event.user} was told",
+                    "",
+                    event.callback,
+                    f"{event.npages} pages from {hex_text(event.gfn)}",
+                    "attach",
+                )
+            )
+        elif isinstance(event, TrackerForgot):
+            rows.append(
+                BillRow(
+                    "KVMGT’s table of protected pages", "", f"\N{MINUS SIGN}{len(event.gfns)}", "not restored", "lost"
+                )
+            )
+        elif isinstance(event, KernelWarned):
+            rows.append(BillRow("Kernel warning", "", event.function, event.what, "lost"))
+    rows += _kept_rows(moment)
+    return tuple(rows)
+
+
+def _plain(generation: int, moment: Moment) -> int:
+    bit = moment.kvm.profile.generation_in_progress_bit
+    return generation & ~(1 << bit) if bit else generation
+
+
+def _swaps(waits: int) -> str:
+    return {1: "one swap", 2: "two swaps", 3: "three swaps"}.get(waits, f"{waits} swaps")
+
+
+def _kept_rows(moment: Moment) -> list[BillRow]:
+    op, old, call = moment.op, moment.old, moment.call
+    if op is None or old is None or call is None or op.step.errno is None:
+        return []
+    now = moment.kvm.slot(old.id, old.as_id)
+    base = hex_text(now.base_gfn) if now is not None else "gone"
+    hidden = now is not None and now.invalid
+    rows = [
+        BillRow(
+            f"Slot {old.id}, base_gfn",
+            hex_text(old.base_gfn),
+            base,
+            "INVALID to readers" if hidden else "old object back in both sets",
+            paid=False,
+        )
+    ]
+    ledger = ledger_of(moment)
+    if ledger is not None:
+        trackers = sum(1 for w in ledger.watches if w.by == "tracker")
+        left = ledger.count("held", "tracker")
+        note = "arrays A were never freed" if left == trackers else "taken away, and not put back"
+        rows.append(
+            BillRow("Watches of the tracker", count_text(trackers), count_text(left), note, "external", paid=False)
+        )
+    if moment.target is not None and moment.change is not None and moment.change.value == "MOVE":
+        rows.append(BillRow("Arrays B", "", "", "never allocated", paid=False))
+    return rows

@@ -1,0 +1,323 @@
+"""The right rail: the verdict, the sentence for each reader, the source, and what the verdict rests on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from explorer.engine.apply import apply
+from explorer.engine.commands import DetachTracker, SetMemoryRegion
+from explorer.engine.events import WriteTracked, WriteUntracked
+from explorer.engine.mmu import zaps_all
+from explorer.engine.state import Kvmgt, LogTracker
+from explorer.engine.uapi import KvmMrChange
+from explorer.explain.ledger import ledger_of
+from explorer.explain.sentences import sentences_of
+from explorer.explain.sources import Source, source_of
+from explorer.explain.words import errno_text, hex_text, plural
+
+if TYPE_CHECKING:
+    from explorer.engine.state import Kvm
+    from explorer.history import Run
+    from explorer.history.moment import Moment
+
+__all__ = ["RailCell", "RailView", "Section", "select_rail"]
+
+Icon = Literal["check", "octagon", "lost", "info"]
+_RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
+_CHAIN = 5
+_LONG_RUN = 400
+
+
+class RailCell(NamedTuple):
+    """Words of a row, with what they mean."""
+
+    text: str
+    glyph: str = ""
+    role: str = ""
+    """Colour role; the words say the same."""
+    number: bool = False
+
+
+class Section(NamedTuple):
+    """A titled part of the rail: a paragraph, a table or a list."""
+
+    title: str
+    text: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[RailCell, ...], ...] = ()
+    note: str = ""
+
+
+class RailView(NamedTuple):
+    """Everything the rail shows."""
+
+    icon: Icon
+    errno: str
+    """Written in the octagon; empty otherwise."""
+    verdict: str
+    subtitle: str
+    subtitle_role: str
+    newcomer: str
+    developer: str
+    source: Source | None
+    provenance: str
+    because: str
+    """One line for narrow screens."""
+    sections: tuple[Section, ...]
+
+
+def select_rail(run: Run, moment: Moment) -> RailView:
+    """Return the rail at a moment of a run."""
+    words = sentences_of(moment)
+    icon, errno, verdict, subtitle, role = _verdict(moment)
+    return RailView(
+        icon,
+        errno,
+        verdict,
+        subtitle,
+        role,
+        words.newcomer,
+        words.developer,
+        source_of(words.function, moment.kvm.profile) if words.function else None,
+        _provenance(moment.kvm),
+        words.newcomer,
+        tuple(_sections(run, moment)),
+    )
+
+
+def _verdict(moment: Moment) -> tuple[Icon, str, str, str, str]:
+    op = moment.op
+    if op is None:
+        return "info", "", "A new VM", "nothing happened yet", "ink_2"
+    errno = op.step.errno
+    change = moment.change
+    if errno is not None:
+        name = change.value if change is not None else "Call"
+        late = any(cell.word == "zap" for cell in op.cells)
+        if moment.call is None:
+            return "octagon", errno_text(errno), "Refused", "", "ink_2"
+        return (
+            "octagon",
+            errno_text(errno),
+            f"{name} refused",
+            "and it was not free" if late else "before anything was touched",
+            "ink_2",
+        )
+    ledger = ledger_of(moment)
+    if change is KvmMrChange.MOVE:
+        lost = ledger.lost + ledger.will_be_lost if ledger is not None else 0
+        if lost:
+            when = "are lost" if ledger is not None and ledger.lost else "will be lost"
+            return "check", "", "MOVE allowed", f"and {plural(lost, 'watch')} {when}", "lost"
+        return "check", "", "MOVE allowed", "and no watch is lost", "ink_2"
+    verdicts = {
+        KvmMrChange.CREATE: ("CREATE allowed", "a slot more"),
+        KvmMrChange.DELETE: ("DELETE allowed", "a slot less"),
+        KvmMrChange.FLAGS_ONLY: ("Flags changed", "arrays and mappings stay"),
+        KvmMrChange.NOOP: ("Nothing to do", "KVM returns 0 at once"),
+    }
+    if change is not None:
+        title, sub = verdicts[change]
+        return "check", "", title, sub, "ink_2"
+    return "check", "", "Done", "", "ink_2"
+
+
+def _provenance(kvm: Kvm) -> str:
+    """Say whether what is shown was recorded on a real kernel, and on which."""
+    kernel = _RECORDED.get(kvm.profile.name)
+    if kernel is None:
+        return "model, not recorded"
+    if any(isinstance(tracker, Kvmgt) and tracker.attached for tracker in kvm.trackers.values()):
+        return "model: KVMGT was not recorded"
+    return f"model, checked on {kernel}"
+
+
+# -- sections --------------------------------------------------------------------------------------
+
+
+def _sections(run: Run, moment: Moment) -> list[Section]:
+    op = moment.op
+    if op is None or moment.call is None:
+        return [section for section in (_trackers(moment),) if section is not None]
+    if op.step.errno is not None:
+        return _refused_sections(run, moment)
+    found = [_beliefs(moment), _chain(run, moment), _rests_on(moment)]
+    return [section for section in found if section is not None]
+
+
+def _trackers(moment: Moment) -> Section | None:
+    rows = []
+    for user, tracker in moment.kvm.trackers.items():
+        kind = "KVMGT" if isinstance(tracker, Kvmgt) else "logs only"
+        state = "attached" if tracker.attached else "detached"
+        holds = (
+            f"{plural(len(tracker.protect_table), 'page')} in its own table"
+            if isinstance(tracker, Kvmgt)
+            else (f"{plural(len(tracker.notes()), 'callback')} logged" if isinstance(tracker, LogTracker) else "")
+        )
+        rows.append(
+            (
+                RailCell(f"tracker {user}", "attach" if tracker.attached else "detach"),
+                RailCell(f"{kind}, {state}"),
+                RailCell(holds),
+            )
+        )
+    return Section("Trackers", header=("who", "what", "holds"), rows=tuple(rows)) if rows else None
+
+
+def _beliefs(moment: Moment) -> Section | None:
+    """Set side by side what each tracker believes of a page and what the arrays hold."""
+    ledger = ledger_of(moment)
+    op = moment.op
+    if ledger is None or not ledger.watches or op is None or moment.change is not KvmMrChange.MOVE:
+        return None
+    rows = []
+    held: Counter[int] = Counter(w.gfn for w in ledger.watches if w.fate == "held")
+    for gfn in sorted({w.gfn for w in ledger.watches})[:6]:
+        mine = [w for w in ledger.watches if w.gfn == gfn]
+        tracker = any(w.by == "tracker" for w in mine)
+        believes = _believes(moment.kvm, gfn) if tracker else "none"
+        fate = (
+            "lost"
+            if any(w.fate == "lost" for w in mine)
+            else "returned"
+            if all(w.fate == "returned" for w in mine)
+            else ("will be lost" if ledger.will_be_lost else "kept")
+        )
+        rows.append(
+            (
+                RailCell(hex_text(gfn)),
+                RailCell(believes, "external" if believes.startswith("watching") else ""),
+                RailCell(str(held[gfn]), number=True),
+                RailCell("0", number=True),
+                RailCell(
+                    fate,
+                    "lost" if "lost" in fate else "returned" if fate == "returned" else "",
+                    "lost" if "lost" in fate else "internal" if fate == "returned" else "",
+                ),
+            )
+        )
+    return Section(
+        "Who believes what, page by page", header=("gfn", "tracker", "in A", "in B", "then"), rows=tuple(rows)
+    )
+
+
+def _believes(kvm: Kvm, gfn: int) -> str:
+    for tracker in kvm.trackers.values():
+        if isinstance(tracker, Kvmgt):
+            protects = gfn in tracker.protect_table
+            shadows = tracker.page_track_tree.get(gfn)  # type: ignore[call-overload]
+            return "watching" if protects else "flag says tracked" if shadows else "none"
+    return "watching"
+
+
+def _chain(run: Run, moment: Moment) -> Section | None:
+    """List the operations that made and took the watches of the slot, newest last."""
+    if moment.op is None or moment.old is None or len(run) > _LONG_RUN:
+        return None
+    rows: list[tuple[RailCell, ...]] = []
+    for at in range(moment.stop.op + 1):
+        detail = run.detail(at)
+        for number, cell in enumerate(
+            detail.cells[: moment.stop.cell + 1] if at == moment.stop.op else detail.cells, 1
+        ):
+            changes = Counter(
+                (e.by, isinstance(e, WriteTracked))
+                for e in cell.events
+                if isinstance(e, WriteTracked | WriteUntracked)
+                and (e.slot, e.as_id) == (moment.old.id, moment.old.as_id)
+            )
+            for (by, added), count in changes.items():
+                where = f"{at + 1}.{number}" if len(detail.cells) > 1 else str(at + 1)
+                what = (
+                    ("page tables shadowed" if by == "shadow paging" else f"{by} asked")
+                    if added
+                    else ("zapped shadow pages gave back" if by == "shadow paging" else f"{by} let go")
+                )
+                mark = ("internal" if by == "shadow paging" else "external") if added else "returned"
+                sign = "+" if added else "\N{MINUS SIGN}"
+                rows.append((RailCell(where, number=True), RailCell(what), RailCell(f"{sign}{count}", mark)))
+    return Section("Where the watches came from", rows=tuple(rows[-_CHAIN:])) if rows else None
+
+
+def _rests_on(moment: Moment) -> Section | None:
+    ledger = ledger_of(moment)
+    if ledger is None or not ledger.before or moment.change is not KvmMrChange.MOVE:
+        return None
+    parts = []
+    if ledger.returned:
+        own = ledger.count("returned", "shadow paging")
+        if own:
+            zap = "every mapping is zapped" if zaps_all(moment.kvm) else "the slot’s shadow pages are zapped"
+            parts.append(f"{own} returned: harmless **only because** {zap} before the arrays change.")
+        others = ledger.count("returned", "tracker")
+        if others:
+            parts.append(
+                f"{others} taken away by KVMGT’s own callback: its protection is gone, and its flag still says tracked."
+            )
+    lost = ledger.lost + ledger.will_be_lost
+    if lost:
+        parts.append(
+            f"{lost} lost: harmful, the tracker still counts on {'it' if lost == 1 else 'them'}"
+            " and nobody asks again at the new place."
+        )
+    return Section("Rests on", " ".join(parts)) if parts else None
+
+
+def _refused_sections(run: Run, moment: Moment) -> list[Section]:
+    op = moment.op
+    assert op is not None, "a refusal is inside an operation"
+    found = []
+    works = _what_works(run, moment)
+    if works is not None:
+        found.append(works)
+    late = any(cell.word == "zap" for cell in op.cells)
+    if late:
+        found.append(
+            Section(
+                "The same errno, for free",
+                "The checks above the dashed line answer before anything is touched: generation +0, no zap.",
+            )
+        )
+        swaps = [at for at, cell in enumerate(op.cells, 1) if cell.swaps]
+        found.append(
+            Section(
+                "What the guest could see",
+                f"During steps {swaps[0]} to {swaps[-1] - 1} a fault in slot {moment.call.slot if moment.call else ''}"
+                " retries, an emulated access exits as MMIO.",
+            )
+        )
+    return found
+
+
+def _what_works(run: Run, moment: Moment) -> Section | None:
+    """Try a few changes in the engine and list those that work, each with its result."""
+    op, call, old = moment.op, moment.call, moment.old
+    if op is None or call is None or old is None or op.step.refused_by is None or moment.change is not KvmMrChange.MOVE:
+        return None
+    rows: list[tuple[RailCell, ...]] = []
+    users = op.before.track_notifiers
+    if users:
+        kvm = op.before
+        for user in users:
+            kvm = apply(kvm, DetachTracker(user=user), record=False).kvm
+        rows.append(_tried("Detach the tracker, then MOVE", apply(kvm, call, record=False).errno is None))
+    gone = apply(
+        op.before, SetMemoryRegion(slot=old.id, as_id=old.as_id, guest_phys_addr=0, memory_size=0), record=False
+    )
+    again = apply(gone.kvm, call, record=False)
+    rows.append(
+        _tried(f"DELETE and CREATE at {hex_text(call.guest_phys_addr)}", gone.errno is None and again.errno is None)
+    )
+    if op.step.refused_by.name == "external_user" and len(run) <= _LONG_RUN:
+        other = run.up_to(moment.stop.op).on("v6_1", op.before.config)
+        step = apply(other.end, call, record=False)
+        if step.errno is None:
+            rows.append((RailCell("The same call on 6.1", "lost" if users else "check"), RailCell("0", number=True)))
+    kept = tuple(row for row in rows if row[-1].text == "0")
+    return Section("What would work", rows=kept, note="each line was run in the model") if kept else None
+
+
+def _tried(what: str, works: bool) -> tuple[RailCell, ...]:
+    return (RailCell(what, "check"), RailCell("0" if works else "no", number=True))
