@@ -1,0 +1,117 @@
+"""The newcomer's opening: one question with three pictures, the legend, and the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from explorer.explain.ledger import ledger_of, watches_of
+from explorer.explain.words import plural
+from explorer.figures.dom import Node, el, glyph
+
+if TYPE_CHECKING:
+    from explorer.history.moment import Moment
+
+__all__ = ["answer_caption", "legend_panel", "question_panel"]
+
+ANSWERS = (
+    ("follow", "each watch goes to the page’s new number"),
+    ("stay behind", "the watches keep the old page numbers"),
+    ("are gone", "nothing is watched after the move"),
+)
+
+
+def question_panel(moment: Moment) -> Node:
+    """Return the question; the number of watches is the engine's."""
+    focus = moment.focus
+    slot = moment.kvm.slot(focus.slot_id, focus.as_id) if focus is not None else None
+    n = len(watches_of(moment.kvm, slot))
+    words = {1: "The watch", 2: "The two watches", 3: "The three watches"}.get(n, f"The {n} watches")
+    return el(
+        "div",
+        el("h2", f"Move the slot up by one page. {words}…"),
+        el("div", *(_answer(at, title, text) for at, (title, text) in enumerate(ANSWERS, 1)), cls="answers"),
+        el("p", "Press ", el("kbd", "1"), " ", el("kbd", "2"), " or ", el("kbd", "3"), ". Nothing moves until you do."),
+        cls="question",
+    )
+
+
+def _answer(number: int, title: str, text: str) -> Node:
+    return el(
+        "button",
+        el("span", el("kbd", str(number)), " ", el("b", title), cls="answer-title"),
+        _picture(number),
+        el("span", text, cls="answer-text"),
+        type="button",
+        cls="answer",
+        data_answer=number,
+        aria_label=f"{number}: the watches {title}; {text}",
+    )
+
+
+def _picture(number: int) -> Node:
+    """Draw what an answer means: the old place above, the new one below."""
+    xs = (112, 134, 156)
+    old = [_diamond(x, 36, "g-internal-fill" if number == 2 else "g-hollow") for x in xs]
+    new = [_diamond(x + 22, 122, "g-internal-fill") for x in xs] if number == 1 else []
+    lines: list[Node] = []
+    if number == 1:
+        lines = [el("line", x1=x, y1=50, x2=x + 20, y2=94, cls="q-line") for x in xs]
+    elif number == 2:
+        lines = [el("line", x1=x, y1=52, x2=x, y2=96, cls="q-dash") for x in xs]
+    return el(
+        "svg",
+        el("rect", x=28, y=12, width=216, height=48, cls="q-was"),
+        el("rect", x=52, y=98, width=216, height=48, cls="q-slot"),
+        el("text", "old", x=252, y=41, cls="q-label"),
+        el("text", "new", x=276, y=127, cls="q-label"),
+        *lines,
+        *old,
+        *new,
+        viewBox="0 0 320 158",
+        cls="q-picture",
+        aria_hidden="true",
+    )
+
+
+def _diamond(x: float, y: float, cls: str) -> Node:
+    return el("path", d=f"M{x} {y - 13} {x + 13} {y} {x} {y + 13} {x - 13} {y}Z", cls=cls)
+
+
+def legend_panel(why: str, origin: str) -> Node:
+    """Return the legend of the opening picture, why pages are watched, and where it all comes from."""
+    rows = (
+        ("slot", "Slot", "memory the guest can use"),
+        ("internal", "Watched page", "a write to it is caught"),
+        ("new", "Where it would go", "one page up"),
+        ("hole", "Hole", "no memory here, shortened"),
+        ("read_only", "Read-only slot", "writes go to the VMM"),
+        ("dirty", "Dirty-logged slot", "writes are recorded"),
+    )
+    return el(
+        "div",
+        el("h2", "In the picture"),
+        el(
+            "ul",
+            *(
+                el("li", glyph(icon, size=30), el("span", el("b", name), el("small", text)))
+                for icon, name, text in rows
+            ),
+            cls="legend",
+        ),
+        el("section", el("h3", "Why watch a page?"), el("p", why, cls="lead")),
+        el("section", el("h3", "Where this comes from"), el("p", origin)),
+        cls="rail-body",
+    )
+
+
+def answer_caption(right: bool, moment: Moment) -> str:
+    """Return what the answer is told, from the ledger at the end of the move; empty elsewhere."""
+    ledger = ledger_of(moment)
+    if ledger is None or not moment.at_end or moment.op is None:
+        return ""
+    if moment.op.step.errno is not None:
+        return "The move was refused. Step back to see where, and what it had already cost."
+    praise = "You said so. " if right else ""
+    if ledger.lost:
+        return f"{praise}Gone, and that is harmful: {plural(ledger.lost, 'watch')} had an owner who was not told."
+    return f"{praise}Gone, and on this setup that is harmless. Press ⇧← to step back and see why."
