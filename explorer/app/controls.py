@@ -1,0 +1,185 @@
+"""The widgets around the stage: chips, the composed operation, story, scale, go-to. Each dispatches one action."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from explorer.app import state as actions
+from explorer.app.compose import FIELDS_OF, KINDS, hints
+from explorer.engine.profile import PROFILES
+from explorer.scenarios import load_scenario, scenario_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from explorer.app.state import AppState
+
+__all__ = ["Controls"]
+
+_FIELDS = ("slot", "base", "size", "hva", "flags", "gfn", "gpa", "bytes", "tracker")
+_TRACKERS = (("none", "none"), ("logs only", "log"), ("KVMGT", "kvmgt"))
+_SCALES = (("linear", "linear"), ("equal", "equal"), ("gaps collapsed", "collapsed"))
+
+
+class Controls:
+    """The widgets of one dashboard.
+
+    Parameters
+    ----------
+    dispatch
+        Called with an action and its arguments when a person changes a widget.
+    """
+
+    def __init__(self, dispatch: Callable[..., None]) -> None:
+        """Build the widgets, empty until `show`."""
+        self._dispatch = dispatch
+        self._writing = False
+        self._chips = self._make_chips()
+        self._fields, self._rows, self._remarks = self._make_fields()
+        self._kinds = {kind: self._make_kind(kind, label) for kind, label in KINDS}
+        self._apply = _classed(widgets.Button(description="Apply", tooltip="apply the composed operation"), "mx-apply")
+        self._apply.on_click(lambda _button: dispatch(actions.apply_composed))
+        self._fit = _classed(widgets.Button(description="Fit", tooltip="fit the map to the operation"), "mx-fit")
+        self._fit.on_click(lambda _button: dispatch(actions.fit))
+        self._goto = _classed(widgets.Text(placeholder="address, slot, range", continuous_update=False), "mx-goto")
+        self._story = _classed(widgets.Dropdown(options=_stories(), description="Story"), "mx-story")
+        self._scale = _classed(widgets.ToggleButtons(options=list(_SCALES), value="collapsed"), "mx-scale")
+        self._hear(self._goto, self._on_goto)
+        self._hear(self._story, self._on_story)
+        self._hear(self._scale, lambda scale: dispatch(actions.set_scale, scale))
+
+    def place(self, stage: widgets.Widget) -> widgets.Widget:
+        """Return the whole page: the widgets, the stage, and the empty places where the stage puts its own."""
+        title = _classed(widgets.Label("KVM memslots"), "mx-title")
+        top = _box("mx-top", title, self._story, _box("mx-chips", *self._chips.values()), self._goto)
+        compose = _box(
+            "mx-compose",
+            _classed(widgets.Label("Next operation"), "mx-h"),
+            _box("mx-ops", *self._kinds.values()),
+            _box("mx-fields", *self._rows.values()),
+            _box("mx-preflight-slot"),
+            self._apply,
+            _box("mx-import-slot"),
+        )
+        return _box("mx-frame", _box("mx-app", top, compose, _box("mx-map-tools", self._scale, self._fit), stage))
+
+    def show(self, state: AppState) -> None:
+        """Write the state into the widgets without hearing them answer."""
+        self._writing = True
+        try:
+            self._show_chips(state)
+            self._show_compose(state)
+            self._story.value = state.source if state.source in scenario_names() else None
+            self._scale.value = state.view.scale
+        finally:
+            self._writing = False
+
+    def _show_chips(self, state: AppState) -> None:
+        machine = state.machine
+        self._chips["kernel"].value = machine.profile
+        self._chips["tdp"].value = machine.config.tdp
+        self._chips["external"].value = machine.config.external_write_tracking
+        self._chips["tracker"].value = state.tracker
+        zap = self._chips["zap"]
+        zap.value = machine.zap_slot_only
+        zap.disabled = not PROFILES[machine.profile].slot_zap_quirk
+        zap.tooltip = "userspace cannot ask for it before 6.12" if zap.disabled else "what a DELETE or MOVE zaps"
+        self._mark(self._chips["tracker"], "is-on", on=state.tracker != "none")
+
+    def _show_compose(self, state: AppState) -> None:
+        remarks = hints(state.compose, state.run.end)
+        wanted = FIELDS_OF[state.compose.kind]
+        for name, row in self._rows.items():
+            row.layout.display = "" if name in wanted else "none"
+            if name in wanted and self._fields[name].value != state.compose.text(name):
+                self._fields[name].value = state.compose.text(name)
+            self._remarks[name].value = remarks.get(name, "")
+        for kind, button in self._kinds.items():
+            self._mark(button, "is-chosen", on=kind == state.compose.kind)
+        self._mark(self._apply, "is-primary", on=not state.question)
+
+    @staticmethod
+    def _mark(widget: widgets.DOMWidget, cls: str, *, on: bool) -> None:
+        (widget.add_class if on else widget.remove_class)(cls)
+
+    # -- making and hearing ----------------------------------------------------------------------
+
+    def _hear(self, widget: widgets.Widget, action: Callable[[Any], None]) -> None:
+        def heard(change: dict[str, Any]) -> None:
+            if not self._writing:
+                action(change["new"])
+
+        widget.observe(heard, "value")
+
+    def _make_chips(self) -> dict[str, widgets.Dropdown]:
+        chips = {
+            "kernel": widgets.Dropdown(options=[(p.title, p.name) for p in PROFILES.values()], description="kernel"),
+            "tdp": widgets.Dropdown(options=[("off", False), ("on", True)], description="TDP"),
+            "external": widgets.Dropdown(options=[("built in", True), ("off", False)], description="external tracking"),
+            "tracker": widgets.Dropdown(options=list(_TRACKERS), description="tracker"),
+            "zap": widgets.Dropdown(options=[("all", False), ("slot only", True)], description="zap"),
+        }
+        for name, chip in chips.items():
+            _classed(chip, f"mx-chip mx-chip-{name}")
+            self._hear(chip, partial(self._on_chip, name))
+        return chips
+
+    def _on_chip(self, name: str, value: Any) -> None:
+        def on_machine(state: AppState) -> AppState:
+            machine = state.machine
+            match name:
+                case "tdp":
+                    machine = machine._replace(config=replace(machine.config, tdp=value))
+                case "external":
+                    machine = machine._replace(config=replace(machine.config, external_write_tracking=value))
+                case "zap":
+                    machine = machine._replace(zap_slot_only=value)
+            return actions.set_machine(state, machine)
+
+        if name == "kernel":
+            self._dispatch(actions.set_profile, value)
+        elif name == "tracker":
+            self._dispatch(actions.set_tracker, value)
+        else:
+            self._dispatch(on_machine)
+
+    def _make_kind(self, kind: str, label: str) -> widgets.Button:
+        button = _classed(widgets.Button(description=label), f"mx-op mx-op-{kind}")
+        button.on_click(lambda _button: self._dispatch(actions.choose, kind))
+        return button
+
+    def _make_fields(self) -> tuple[dict[str, widgets.Text], dict[str, widgets.Box], dict[str, widgets.Label]]:
+        fields, rows, remarks = {}, {}, {}
+        for name in _FIELDS:
+            fields[name] = _classed(widgets.Text(description=name, continuous_update=True), "mx-field")
+            remarks[name] = _classed(widgets.Label(""), "mx-hint")
+            rows[name] = _classed(widgets.VBox([fields[name], remarks[name]]), "mx-field-row")
+            self._hear(fields[name], partial(self._dispatch, actions.edit, name))
+        return fields, rows, remarks
+
+    def _on_goto(self, text: str) -> None:
+        if text.strip():
+            self._dispatch(actions.go_to, text)
+
+    def _on_story(self, name: str | None) -> None:
+        if name:
+            self._dispatch(actions.tell, name)
+
+
+def _stories() -> list[tuple[str, str]]:
+    return [(load_scenario(name).title, name) for name in scenario_names()]
+
+
+def _classed(widget: Any, cls: str) -> Any:
+    for name in cls.split():
+        widget.add_class(name)
+    return widget
+
+
+def _box(cls: str, *children: widgets.Widget) -> widgets.Box:
+    box: widgets.Box = _classed(widgets.Box(list(children)), cls)
+    return box

@@ -1,0 +1,244 @@
+"""The dashboard: state, controls and stage tied together. What the page says becomes one action."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import display
+
+from explorer.app import state as actions
+from explorer.app.controls import Controls
+from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.stage import Stage, plotly_script
+from explorer.app.state import AppState, initial_state
+from explorer.engine.profile import PROFILES
+from explorer.engine.types import ExplorerError
+from explorer.explain.words import size_text
+from explorer.history import Run, Stop
+from explorer.history.moment import SlotKey
+from explorer.trace import ImportedLog, import_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["App"]
+
+_log = logging.getLogger(__name__)
+
+UPLOAD_LIMIT = 64 << 20
+"""Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
+_FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
+_PLAYED = (actions.apply_composed, actions.answer)
+"""Actions whose operation the page plays, step by step, instead of showing its end."""
+_MOST_WANTED = 24
+"""Stops a page may ask for in one message."""
+
+
+class App:
+    """One visitor's dashboard.
+
+    Parameters
+    ----------
+    scenario
+        Scenario to open with.
+    """
+
+    def __init__(self, scenario: str = "first-look") -> None:
+        """Build the controls; nothing is drawn until the page says how large it is."""
+        self.state: AppState = initial_state(scenario)
+        self.stage = Stage(self._on_message)
+        self.stage.add_class("mx-stage")
+        self._builder = FrameBuilder()
+        self._controls = Controls(self.dispatch)
+        self._upload = bytearray()
+        self.widget = self._controls.place(self.stage)
+        self._controls.show(self.state)
+
+    def _ipython_display_(self) -> None:
+        """Show the dashboard as a notebook's output."""
+        display(self.widget)  # type: ignore[no-untyped-call, unused-ignore]
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def dispatch(self, action: Callable[..., AppState], *arguments: Any) -> None:
+        """Make the next state and show it; an error becomes a notice and changes nothing else."""
+        self._change(action, *arguments)
+
+    def _change(self, action: Callable[..., AppState], *arguments: Any, mode: str = "") -> None:
+        """Make the next state; `mode` is how the page takes it: ``jump``, ``play`` into it, or ``follow`` on."""
+        before = self.state
+        try:
+            self.state = action(before, *arguments)
+        except ExplorerError as error:
+            self.state = actions.tell_error(before, str(error))
+        except Exception:  # noqa: BLE001 - a person sees a sentence, never a traceback; the log has it
+            _log.exception("an action failed")
+            self.state = actions.tell_error(before, _FAILED)
+        self._controls.show(self.state)
+        self._builder.use(self.state)
+        if self.state.revision == before.revision:
+            self.stage.say({"t": "around", **self._around()})
+        else:
+            self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
+
+    def _send_plan(self, mode: str = "jump") -> None:
+        """Tell the page that pictures changed: how many stops there are, and the first of them."""
+        state = self.state
+        stop = Stop(state.stop.op, 0) if mode == "play" else state.stop
+        self.stage.say(
+            {
+                "t": "plan",
+                **self._around(),
+                "rev": state.revision,
+                "at": list(stop),
+                "mode": mode,
+                "ops": len(state.run),
+                "ghost": state.ghost is not None,
+                "limit": UPLOAD_LIMIT,
+                "first": self._builder.message([stop]),
+            }
+        )
+
+    def _around(self) -> dict[str, Any]:
+        """Return what surrounds the pictures: notice, preflight, address, question."""
+        state = self.state
+        notice = state.notice
+        return {
+            "notice": notice and {"text": notice.text, "kind": notice.kind, "detail": list(notice.detail)},
+            "preflight": preflight_panel(state),
+            "link": actions.to_link(state),
+            "question": state.question,
+            "earlier": state.earlier is not None,
+        }
+
+    # -- messages of the page --------------------------------------------------------------------
+
+    def _on_message(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
+        match message.get("t"):
+            case "ping":
+                self.stage.say({"t": "pong"})
+            case "plotly":
+                self.stage.say({"t": "plotly"}, [plotly_script()])
+            case "hello":
+                self._hello(message)
+            case "size":
+                self._fit(message)
+            case "want":
+                self._give(message)
+            case "at":
+                self._follow(Stop(int(message["op"]), int(message["cell"])))
+            case "upload":
+                self._take(message, bytes(buffers[0]) if buffers else b"")
+            case "apply":
+                self._change(actions.apply_composed)
+            case "answer":
+                self._change(actions.answer, int(message["n"]))
+            case "key":
+                self._key(str(message.get("key")))
+            case "slot":
+                as_id, _, slot_id = str(message["key"]).partition(":")
+                self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+            case "fit":
+                self._change(actions.fit)
+            case "zoom":
+                first, end = (int(gfn) for gfn in message["shown"])
+                self._change(actions.zoom, int(message["gfn"]), float(message["factor"]), (first, end))
+            case "pan":
+                first, end = (int(gfn) for gfn in message["shown"])
+                self._change(actions.pan, int(message["by"]), (first, end))
+            case "dismiss":
+                self._change(actions.dismiss)
+            case "earlier":
+                self._change(actions.restore_earlier)
+
+    def _hello(self, message: dict[str, Any]) -> None:
+        """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
+        self._builder.forget_sent()
+        parameters = message.get("link")
+        if isinstance(parameters, dict) and parameters and not message.get("again"):
+            self.state = actions.from_link(self.state, {str(k): str(v) for k, v in parameters.items()})
+        self.state = _fitted(self.state, message)
+        self._controls.show(self.state)
+        self._builder.use(self.state)
+        self._send_plan()
+
+    def _fit(self, message: dict[str, Any]) -> None:
+        fitted = _fitted(self.state, message)
+        if fitted.view != self.state.view:
+            self.state = fitted
+            self._builder.use(fitted)
+            self._send_plan("follow")
+
+    def _give(self, message: dict[str, Any]) -> None:
+        """Send the frames a page asks for, unless they are of a state that is gone."""
+        stops = [Stop(int(op), int(cell)) for op, cell in message.get("stops", [])][:_MOST_WANTED]
+        if message.get("rev") == self.state.revision and stops:
+            self._builder.use(self.state)
+            self.stage.say(self._builder.message([self._known(stop) for stop in stops]))
+
+    def _known(self, stop: Stop) -> Stop:
+        ahead = self.state.run_ahead() if stop.op >= len(self.state.run) else self.state.run
+        return ahead.clamp(stop)
+
+    def _follow(self, stop: Stop) -> None:
+        """Follow the page's cursor; beyond the end it applies the composed operation."""
+        if stop != self.state.stop:
+            self._change(actions.step_to, stop, mode="follow")
+
+    def _key(self, key: str) -> None:
+        match key:
+            case "k":
+                self._change(actions.set_tracker, "none" if self.state.tracker == "kvmgt" else "kvmgt")
+            case "v":
+                names = list(PROFILES)
+                at = names.index(self.state.machine.profile)
+                self._change(actions.set_profile, names[(at + 1) % len(names)])
+
+    # -- logs ------------------------------------------------------------------------------------
+
+    def _take(self, message: dict[str, Any], piece: bytes) -> None:
+        """Take the next piece of a log; the last one starts the import."""
+        at, size, name = int(message["at"]), int(message["size"]), str(message["name"])[:200]
+        if at == 0:
+            self._upload.clear()
+        if at != len(self._upload) or size > UPLOAD_LIMIT:
+            self._upload.clear()
+            self._change(
+                actions.tell_error, f"{name} was not taken: a page takes logs up to {size_text(UPLOAD_LIMIT)}."
+            )
+            return
+        self._upload += piece
+        if len(self._upload) < size:
+            self.stage.say({"t": "taken", "at": len(self._upload)})
+            return
+        data = bytes(self._upload)
+        self._upload.clear()
+        self._import(data, name)
+
+    def _import(self, data: bytes, name: str) -> None:
+        """Read a log beside the message loop, so that the page is answered meanwhile."""
+
+        def read() -> tuple[ImportedLog, Run]:
+            log = import_log(data, name=name, limit_bytes=UPLOAD_LIMIT)
+            return log, actions.run_of_log(log)
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._change(lambda state: actions.show_log(state, *read()))
+            return
+        loop.run_in_executor(None, read).add_done_callback(
+            lambda done: self._change(lambda state: actions.show_log(state, *done.result()))
+        )
+
+
+def _fitted(state: AppState, message: dict[str, Any]) -> AppState:
+    """Take the page's size and theme into the view."""
+    return actions.fitted(
+        state,
+        width=float(message.get("width") or 0),
+        map_width=float(message.get("map") or 0),
+        theme=str(message.get("theme") or "light"),
+    )

@@ -1,0 +1,236 @@
+"""A stop of a run as the stage receives it: each panel a piece of JSON, sent once however often it returns.
+
+A frame names its panels by digest; panels that look the same at several stops are one piece. The stage
+keeps the pieces it has, so a step back costs nothing and a step ahead only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from explorer.app.compose import preflight
+from explorer.explain.ledger import ledger_of, watches_of
+from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
+from explorer.figures.dom import Node, el, rich
+from explorer.figures.gpa_map import NARROW, WIDE, gpa_map_spec
+from explorer.figures.panels import (
+    guards_panel,
+    hand_off_panel,
+    ledger_panel,
+    phases_panel,
+    rail_panel,
+    slot_table_panel,
+    timeline_panel,
+)
+from explorer.figures.story import answer_caption, legend_panel, question_panel
+from explorer.figures.theme import theme_named
+from explorer.history.moment import moment_at
+from explorer.selectors.arrays import select_arrays
+from explorer.selectors.gpa_map import select_gpa_map
+from explorer.selectors.guards import select_guards
+from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.phases import select_phases
+from explorer.selectors.rail import select_rail
+from explorer.selectors.slot_table import select_slot_table
+from explorer.selectors.timeline import select_timeline
+
+if TYPE_CHECKING:
+    from explorer.app.state import AppState, View
+    from explorer.history import Stop
+    from explorer.history.moment import Moment
+
+__all__ = ["Frame", "FrameBuilder"]
+
+
+_SMALL_PLOT = 800
+"""Width of the map, in pixels, below which the page is a notebook's cell."""
+
+
+class Frame(NamedTuple):
+    """One stop: digests of its panels, and what is too small to share."""
+
+    key: str
+    """``op:cell``."""
+    panels: dict[str, str]
+    """Digest by panel name."""
+    cells: int
+    """Steps of the stop's operation."""
+    speech: str
+    """One sentence for a screen reader."""
+    stops_play: bool
+    """Whether play pauses here: a refusal or a violation."""
+
+
+class FrameBuilder:
+    """Builds frames for one state and remembers which pieces were sent."""
+
+    def __init__(self) -> None:
+        """Start with nothing built and nothing sent."""
+        self._state: AppState | None = None
+        self._frames: dict[Stop, Frame] = {}
+        self._pieces: dict[str, str] = {}
+        self.sent: set[str] = set()
+
+    def use(self, state: AppState) -> None:
+        """Build for this state from now on; frames of another revision are forgotten."""
+        if self._state is None or self._state.revision != state.revision:
+            self._frames.clear()
+        self._state = state
+
+    def forget_sent(self) -> None:
+        """Send everything again: a page was loaded anew."""
+        self.sent.clear()
+
+    def frame(self, stop: Stop) -> Frame:
+        """Return the frame of a stop; stops beyond the end are those of the composed operation."""
+        found = self._frames.get(stop)
+        if found is None:
+            found = self._frames[stop] = self._build(stop)
+        return found
+
+    def message(self, stops: list[Stop]) -> dict[str, Any]:
+        """Return the message that brings frames and the pieces the stage does not have yet."""
+        frames, pieces = {}, {}
+        for stop in stops:
+            frame = self.frame(stop)
+            frames[frame.key] = {"p": frame.panels, "n": frame.cells, "s": frame.speech, "h": frame.stops_play}
+            for digest in frame.panels.values():
+                if digest not in self.sent:
+                    self.sent.add(digest)
+                    pieces[digest] = self._pieces[digest]
+        assert self._state is not None, "a builder is used for a state first"
+        return {"t": "frames", "rev": self._state.revision, "frames": frames, "pieces": pieces}
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _build(self, stop: Stop) -> Frame:
+        state = self._state
+        assert state is not None, "a builder is used for a state first"
+        ahead = stop.op >= len(state.run) and state.ghost is not None
+        run = state.run_ahead() if ahead else state.run
+        shows_ghost = not ahead and stop == run.last_stop
+        moment = moment_at(run, stop, focus=state.view.focus, ghost=state.ghost if shows_ghost else None)
+        question = state.question and shows_ghost
+        panels = self._panels(state, moment, question=question)
+        timeline = timeline_panel(select_timeline(run, moment))
+        rail = select_rail(run, moment)
+        panels["timeline"] = timeline
+        panels["rail"] = legend_panel(rail.newcomer, state.about) if question else rail_panel(rail)
+        panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
+        caption = answer_caption(state.answered.right, moment) if state.answered is not None else ""
+        panels["head"] = self._head(state, moment, caption, question=question)
+        names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
+        cells = len(moment.op.cells) if moment.op is not None else 1
+        refused = moment.op is not None and moment.op.cells[moment.stop.cell].refused
+        return Frame(f"{moment.stop.op}:{moment.stop.cell}", names, cells, f"{rail.verdict}. {rail.newcomer}", refused)
+
+    def _panels(self, state: AppState, moment: Moment, *, question: bool) -> dict[str, Any]:
+        view, theme = state.view, theme_named(state.view.theme)
+        map_view = select_gpa_map(
+            moment,
+            width=view.plot_width,
+            scale=view.scale,
+            owners=state.owner_names,
+            window=view.window,
+            host_lane=not view.narrow,
+            newcomer=question,
+        )
+        strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
+        guards = select_guards(moment)
+        panels: dict[str, Any] = {
+            "map": gpa_map_spec(map_view, theme, NARROW if view.narrow else WIDE)
+            | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]},
+            "strip": phases_panel(strip) if strip is not None else _no_strip(moment),
+            "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
+            "ledger": ledger_panel(ledger_of(moment)),
+            "guards": guards_panel(guards) if guards is not None else _no_guards(),
+            "table": slot_table_panel(select_slot_table(moment, state.owner_names)),
+            "note-handoff": el(
+                "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
+            ),
+            "note-guards": el("span", guards.summary if guards else ""),
+            "note-table": el("span", ""),
+        }
+        if arrays is not None:
+            panels["arrays"] = arrays_spec(arrays, theme, _arrays_size(view))
+        if question:
+            panels["question"] = question_panel(moment)
+        return panels
+
+    def _head(self, state: AppState, moment: Moment, caption: str, *, question: bool) -> Node:
+        if question:
+            return el("h2", _opening_sentence(moment), cls="map-question")
+        if caption:
+            return el("h2", caption, cls="map-question")
+        view = select_gpa_map(moment, width=100, window=state.view.window)
+        address, _, frames = view.subtitle.partition(" · ")
+        return el(
+            "h2",
+            view.title,
+            " ",
+            el("small", el("span", address), el("span", f" · {frames}" if frames else "", cls="wide-only"), cls="code"),
+        )
+
+    def _piece(self, panel: Any) -> str:
+        text = json.dumps(panel, separators=(",", ":"), ensure_ascii=False)
+        digest = blake2b(text.encode(), digest_size=9).hexdigest()
+        self._pieces[digest] = text
+        return digest
+
+
+def _arrays_size(view: View) -> ArraysSize:
+    if not view.narrow:
+        return ARRAYS_WIDE
+    return ARRAYS_NARROW if view.plot_width > _SMALL_PLOT else ARRAYS_NARROW._replace(width=330)
+
+
+def preflight_panel(state: AppState) -> Node:
+    """Return the preflight lines of the composed operation."""
+    lines = preflight(state.compose, state.ghost, hidden=state.question)
+    cls = "preflight" + (" is-error" if lines.error else " is-refused" if lines.refused else "")
+    return el(
+        "div",
+        el("h3", "Preflight: run on a copy"),
+        el("p", el("b", lines.title)) if lines.title else None,
+        el("p", lines.text),
+        cls=cls,
+        role="status",
+    )
+
+
+def _opening_sentence(moment: Moment) -> str:
+    focus = moment.focus
+    slot = moment.kvm.slot(focus.slot_id, focus.as_id) if focus is not None else None
+    n = len(watches_of(moment.kvm, slot))
+    words = {0: "No page", 1: "One page", 2: "Two pages", 3: "Three pages"}.get(n, f"{n} pages")
+    return f"A guest’s memory is made of slots. {words} of this one {'is' if n == 1 else 'are'} watched for writes."
+
+
+def _tab_note(summary: str, changed: int | None) -> str:
+    if changed is None:
+        return summary
+    return f"{summary} · {changed} changed in this step" if changed else f"{summary} · this step changes no field"
+
+
+def _no_strip(moment: Moment) -> Node:
+    text = (
+        "This operation is no region call: it has no steps inside."
+        if moment.op is not None
+        else "Steps appear here once a region call runs."
+    )
+    return el("div", el("p", text), cls="strip is-empty")
+
+
+def _no_hand_off(moment: Moment) -> Node:
+    del moment
+    return el(
+        "p",
+        "Old slot, INVALID copy and new slot appear here, field by field, when a region call runs.",
+        cls="empty",
+    )
+
+
+def _no_guards() -> Node:
+    return el("p", "The checks of a region call appear here in kernel order, when one runs.", cls="empty")

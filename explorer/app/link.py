@@ -1,0 +1,122 @@
+"""A state as an address: machine, operations and place, packed small enough to paste.
+
+``v`` is the version of the form. Operations are the project's one-line commands, deflated and written in
+URL-safe base64. An address that cannot be read is refused with a sentence, never half applied.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from typing import NamedTuple
+
+from explorer.app.machine import Machine
+from explorer.engine.config import VmConfig
+from explorer.engine.profile import PROFILES
+from explorer.engine.types import ExplorerError
+from explorer.history import Stop
+
+__all__ = ["Link", "LinkError", "pack", "unpack"]
+
+VERSION = "1"
+_LONGEST = 200_000
+"""Bytes of text an address may unfold to; more is refused before it is unfolded."""
+_LONG_RUN = 400
+
+
+class LinkError(ExplorerError):
+    """An address does not describe a state."""
+
+
+class Link(NamedTuple):
+    """What an address describes."""
+
+    machine: Machine
+    commands: tuple[str, ...]
+    stop: Stop
+    title: str
+
+
+def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str, source: str) -> dict[str, str]:
+    """Return the parameters of an address; empty for the state a plain address opens with."""
+    if source or len(commands) > _LONG_RUN:
+        return {}
+    config = machine.config
+    switches = "".join(
+        letter
+        for letter, on in (
+            ("t", config.tdp),
+            ("m", config.tdp_mmu),
+            ("e", config.external_write_tracking),
+            ("s", config.smm),
+            ("z", machine.zap_slot_only),
+        )
+        if on
+    )
+    packed = base64.urlsafe_b64encode(zlib.compress("\n".join(commands).encode(), 9)).decode().rstrip("=")
+    return {
+        "v": VERSION,
+        "k": machine.profile,
+        "c": f"{switches}{config.host_phys_bits}",
+        "o": packed,
+        "at": f"{stop.op}.{stop.cell}",
+        "n": title,
+    }
+
+
+def unpack(parameters: dict[str, str]) -> Link | None:
+    """Return what an address describes; None for a plain address.
+
+    Raises
+    ------
+    LinkError
+        If a parameter cannot be read; the message names it.
+    """
+    if "v" not in parameters:
+        return None
+    if parameters["v"] != VERSION:
+        raise LinkError(f"it is of form {parameters['v'][:8]!r}, this explorer reads {VERSION}")
+    profile = parameters.get("k", "")
+    if profile not in PROFILES:
+        raise LinkError(f"k={profile[:20]!r} is no kernel profile; there are {', '.join(PROFILES)}")
+    return Link(
+        _machine(profile, parameters.get("c", "")),
+        _commands(parameters.get("o", "")),
+        _stop(parameters.get("at", "")),
+        parameters.get("n", "")[:80],
+    )
+
+
+def _machine(profile: str, text: str) -> Machine:
+    switches, bits = text.rstrip("0123456789"), text[len(text.rstrip("0123456789")) :]
+    if set(switches) - set("tmesz") or not bits:
+        raise LinkError(f"c={text[:20]!r} is no configuration")
+    config = VmConfig(
+        tdp="t" in switches,
+        tdp_mmu="m" in switches,
+        external_write_tracking="e" in switches,
+        smm="s" in switches,
+        host_phys_bits=int(bits),
+    )
+    return Machine(profile, config, "z" in switches)
+
+
+def _commands(packed: str) -> tuple[str, ...]:
+    try:
+        raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+        unfolder = zlib.decompressobj()
+        text = unfolder.decompress(raw, _LONGEST)
+        if unfolder.unconsumed_tail:
+            raise LinkError("o= unfolds to more than an address may hold")
+        return tuple(line for line in text.decode().split("\n") if line)
+    except (binascii.Error, zlib.error, UnicodeDecodeError, ValueError) as error:
+        raise LinkError("o= is damaged; was the address cut off?") from error
+
+
+def _stop(text: str) -> Stop:
+    op, dot, cell = text.partition(".")
+    try:
+        return Stop(int(op), int(cell) if dot else 0)
+    except ValueError:
+        raise LinkError(f"at={text[:20]!r} is no place in a run; expected such as 12.3") from None

@@ -1,0 +1,45 @@
+"""The stage: one widget that draws a run in the browser, step by step, without a round trip.
+
+It carries messages and nothing else; what they mean is in `explorer.app.dashboard`. The page asks for
+plotly's script by message only where it cannot load it as a file.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Stage", "plotly_script", "stylesheet"]
+
+_STATIC = resources.files("explorer.app") / "static"
+
+
+def stylesheet() -> str:
+    """Return the tokens and the rules of the page."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("tokens.css", "explorer.css"))
+
+
+def plotly_script() -> bytes:
+    """Return plotly's script, as the installed plotly package has it."""
+    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+
+
+class Stage(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
+    """The drawing surface; ``on_message`` receives what the page says."""
+
+    _esm = (_STATIC / "stage.js").read_text(encoding="utf-8")
+    _css = stylesheet()
+
+    def __init__(self, on_message: Callable[[dict[str, Any], list[memoryview]], None], **kwargs: Any) -> None:
+        """Create the widget; `on_message` is called with each message of the page and its bytes."""
+        super().__init__(**kwargs)
+        self.on_msg(lambda _widget, content, buffers: on_message(content, buffers))
+
+    def say(self, message: dict[str, Any], buffers: list[bytes] | None = None) -> None:
+        """Send a message to the page."""
+        self.send(message, buffers=buffers)

@@ -1,0 +1,449 @@
+"""What the dashboard shows, as one frozen value, and every change of it as a pure function.
+
+Rule: a click becomes an action, an action becomes the next state through `reduce`, and nothing else
+changes anything. Bad input changes nothing but the notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from explorer.app.compose import Compose, ComposeKind, command_of, compose_for
+from explorer.app.link import pack, unpack
+from explorer.app.machine import Machine
+from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
+from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
+from explorer.engine.profile import PROFILES, get_profile
+from explorer.engine.state import Kvmgt
+from explorer.engine.types import ExplorerError
+from explorer.explain.ledger import watches_of
+from explorer.explain.quantity import parse_place
+from explorer.explain.words import hex_text, plural
+from explorer.history import OpDetail, Run, Stop
+from explorer.history.moment import SlotKey, moment_at
+from explorer.history.run import look_inside
+from explorer.scenarios import load_scenario
+from explorer.scenarios.runner import run_of
+
+if TYPE_CHECKING:
+    from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.trace import ImportedLog
+
+__all__ = ["AppState", "Notice", "View", "initial_state"]
+
+TrackerKind = Literal["none", "log", "kvmgt"]
+Scale = Literal["collapsed", "equal", "linear"]
+
+
+NARROW_BELOW = 1600
+"""Width of the page, in pixels, from which the rail has a place of its own."""
+
+
+class View(NamedTuple):
+    """How the state is looked at; nothing here changes the model."""
+
+    scale: Scale = "collapsed"
+    focus: SlotKey | None = None
+    window: tuple[int, int] | None = None
+    """Gfns of the detail if a person chose them."""
+    theme: str = "light"
+    narrow: bool = False
+    plot_width: float = 982
+
+
+class Notice(NamedTuple):
+    """A sentence for the person: what went wrong, or what a change did."""
+
+    text: str
+    kind: Literal["error", "info"] = "info"
+    detail: tuple[str, ...] = ()
+    """Further lines, such as those of a log that were not used."""
+
+
+class Answer(NamedTuple):
+    """What a newcomer predicted."""
+
+    guess: int
+    right: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppState:
+    """Everything the dashboard shows."""
+
+    machine: Machine
+    run: Run
+    stop: Stop
+    title: str
+    owners: tuple[tuple[int, str], ...] = ()
+    compose: Compose
+    ghost: OpDetail | None = None
+    """The composed operation run on a copy of the end of the run; None while it cannot be read."""
+    view: View = View()  # noqa: RUF009 - a NamedTuple cannot be changed
+    question: bool = False
+    """Whether the opening question waits for its answer."""
+    answered: Answer | None = None
+    notice: Notice | None = None
+    earlier: AppState | None = None
+    """The state before the past was changed or another run was shown, so that nothing is lost."""
+    source: str = ""
+    """Where the run comes from: a scenario's id, the name of a log, or empty."""
+    about: str = ""
+    """Where layout and numbers come from, in a sentence."""
+    revision: int = field(default=0)
+    """Goes up whenever pictures that were drawn are no longer true."""
+
+    @property
+    def owner_names(self) -> dict[int, str]:
+        """What backs each slot, by slot id."""
+        return dict(self.owners)
+
+    @property
+    def kvm(self) -> Kvm:
+        """The VM at the stop."""
+        return self.run.kvm_at(self.stop)
+
+    @property
+    def tracker(self) -> TrackerKind:
+        """Which external tracker is attached at the stop."""
+        kinds = [isinstance(t, Kvmgt) for t in self.kvm.trackers.values() if t.attached]
+        return "none" if not kinds else "kvmgt" if any(kinds) else "log"
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the stop is the end of the run."""
+        return self.stop == self.run.last_stop
+
+    def run_ahead(self) -> Run:
+        """Return the run with the composed operation at its end, if there is one."""
+        return self.run.then(self.ghost.command) if self.ghost is not None else self.run
+
+
+def initial_state(scenario: str = "first-look") -> AppState:
+    """Return the state a new visitor sees: the newcomer's story, paused at its question."""
+    return load(scenario, view=View())
+
+
+def load(name: str, *, view: View) -> AppState:
+    """Return the state of a scenario at its end, paused."""
+    scenario = load_scenario(name)
+    run = run_of(scenario)
+    compose = compose_for(scenario.next) if scenario.next is not None else Compose()
+    state = AppState(
+        machine=Machine(scenario.profile.name, scenario.config),
+        run=run,
+        stop=run.last_stop,
+        title=scenario.title,
+        owners=tuple(scenario.owners.items()),
+        compose=compose,
+        view=view._replace(focus=None, window=None),
+        question=scenario.id == "first-look",
+        source=scenario.id,
+        about=scenario.source,
+    )
+    return with_ghost(state)
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def with_ghost(state: AppState) -> AppState:
+    """Run the composed operation on a copy of the end of the run."""
+    command = command_of(state.compose)
+    if not isinstance(command, Exception) and state.compose.shown and command is not None:
+        return replace(state, ghost=look_inside(state.run.end, command, len(state.run)), revision=state.revision + 1)
+    return replace(state, ghost=None, revision=state.revision + 1)
+
+
+def step_to(state: AppState, stop: Stop) -> AppState:
+    """Move to a stop; one beyond the end applies the composed operation."""
+    if stop.op >= len(state.run) and state.ghost is not None:
+        return replace(apply_composed(replace(state, stop=state.run.last_stop)), stop=Stop(stop.op, stop.cell))
+    said = state.notice
+    read = said is not None and said.kind == "info" and not said.detail
+    return replace(state, stop=state.run.clamp(stop), notice=None if read else said)
+
+
+def apply_composed(state: AppState) -> AppState:
+    """Apply the composed operation after the stop; later operations are set aside, not lost."""
+    command = command_of(state.compose)
+    if isinstance(command, ExplorerError):
+        return replace(state, notice=Notice(str(command), "error"))
+    if command is None:
+        return replace(state, notice=Notice("Choose an operation first.", "error"))
+    return append(state, command, hide_ghost=True)
+
+
+def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> AppState:
+    """Put operations after the stop and go to their end."""
+    n = state.stop.op + 1
+    earlier = state.earlier
+    base = state.run
+    notice = None
+    if n < len(state.run):
+        earlier = state
+        base = state.run.up_to(n)
+        notice = Notice(
+            f"A branch from operation {n}: {plural(len(state.run) - n, 'later operation')} set aside.", "info"
+        )
+    run = base.then(*commands)
+    compose = replace(state.compose, shown=False) if hide_ghost else state.compose
+    return with_ghost(
+        replace(state, run=run, stop=run.last_stop, compose=compose, question=False, earlier=earlier, notice=notice)
+    )
+
+
+def restore_earlier(state: AppState) -> AppState:
+    """Go back to the run before the past was changed; the one left behind is kept in its turn."""
+    if state.earlier is None:
+        return state
+    left = replace(state, earlier=None)
+    return replace(state.earlier, earlier=left, notice=None, view=state.view, revision=state.revision + 1)
+
+
+def choose(state: AppState, kind: ComposeKind) -> AppState:
+    """Compose another kind of operation, with fields filled from the slot in focus."""
+    slot = _focused_slot(state)
+    return with_ghost(replace(state, compose=Compose.fresh(kind, state.kvm, slot), question=False, notice=None))
+
+
+def edit(state: AppState, name: str, text: str) -> AppState:
+    """Change a field of the composed operation."""
+    return with_ghost(replace(state, compose=state.compose.with_field(name, text), question=False))
+
+
+def set_machine(state: AppState, machine: Machine) -> AppState:
+    """Run the same operations on another kernel or machine, and say how many results differ."""
+    run = Run(machine.start(), state.run.commands)
+    differ = sum(a != b for a, b in zip(state.run.outcomes, run.outcomes, strict=True))
+    total = len(run)
+    text = f"{differ} of {plural(total, 'operation')} now differ{'s' if differ == 1 else ''}" if total else ""
+    if state.ghost is not None:
+        composed = look_inside(run.end, state.ghost.command, total).step
+        if (composed.errno, composed.change) != (state.ghost.step.errno, state.ghost.step.change):
+            text += ", and so does the composed one"
+    notice = Notice(f"{text} on {PROFILES[machine.profile].title}.") if text else None
+    at_its_end = state.stop == state.run.end_of(state.stop.op)
+    stop = run.end_of(state.stop.op) if at_its_end else run.clamp(state.stop)
+    return with_ghost(replace(state, machine=machine, run=run, stop=stop, notice=notice))
+
+
+def set_profile(state: AppState, name: str) -> AppState:
+    """Choose another kernel."""
+    get_profile(name)
+    return set_machine(state, state.machine._replace(profile=name))
+
+
+def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
+    """Attach or detach an external tracker after the stop."""
+    if kind == state.tracker:
+        return state
+    commands: list[Command] = [DetachTracker(user=u) for u, t in state.kvm.trackers.items() if t.attached]
+    if kind != "none":
+        commands.append(AttachTracker(user=0, kind=kind))
+    question = state.question
+    after = append(state, *commands)
+    errno = after.run.outcomes[-1].errno
+    if errno is not None:
+        return replace(
+            after,
+            notice=Notice(
+                f"No tracker can attach: {errno.name}, KVM was built without external write tracking.", "error"
+            ),
+        )
+    return replace(after, question=question and False)
+
+
+def go_to(state: AppState, text: str) -> AppState:
+    """Bring a place into the detail: an address, a page, a slot, a host address or a range."""
+    try:
+        place = parse_place(text)
+    except ExplorerError as error:
+        return replace(state, notice=Notice(str(error), "error"))
+    kvm = state.kvm
+    if place.as_id >= len(kvm.memslots):
+        return replace(state, notice=Notice(f"There is no address space {place.as_id}.", "error"))
+    slots = kvm.active(place.as_id)
+    if place.kind == "slot":
+        slot = kvm.slot(place.start, place.as_id)
+        if slot is None:
+            return replace(state, notice=Notice(f"There is no slot {place.start} at this moment.", "error"))
+        return look_at(state, SlotKey(slot.as_id, slot.id))
+    if place.kind == "hva":
+        found = list(slots_in_hva_range(slots, place.start, max(place.end, place.start + 1)))
+        if not found:
+            return replace(state, notice=Notice(f"No slot is backed by host address {hex_text(place.start)}.", "error"))
+        also = f"Slots {', '.join(str(s.id) for s in found)} share this host memory." if len(found) > 1 else ""
+        shown = look_at(state, SlotKey(found[0].as_id, found[0].id))
+        return replace(shown, notice=Notice(also)) if also else shown
+    if place.start > kvm.config.max_gfn():
+        return replace(
+            state,
+            notice=Notice(
+                f"gfn {hex_text(place.start)} is beyond the last one, {hex_text(kvm.config.max_gfn())}.", "error"
+            ),
+        )
+    slot = gfn_to_memslot(slots, place.start)
+    room = max(place.end - place.start, 32)
+    window = (max(place.start - room // 4, 0), place.end + room // 4)
+    focus = SlotKey(slot.as_id, slot.id) if slot is not None else state.view.focus
+    said = None if slot is not None else Notice(f"gfn {hex_text(place.start)} lies in a hole: no slot backs it.")
+    return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
+
+
+def look_at(state: AppState, key: SlotKey) -> AppState:
+    """Bring a slot into focus."""
+    return redraw(replace(state, view=state.view._replace(focus=key, window=None), notice=None))
+
+
+def fit(state: AppState) -> AppState:
+    """Forget the chosen window and focus: show what the operation is about."""
+    return redraw(replace(state, view=state.view._replace(focus=None, window=None), notice=None))
+
+
+def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> AppState:
+    """Show more or fewer pages around a gfn; one page and the whole space are the limits."""
+    limit = state.kvm.config.max_gfn() + 1
+    span = min(max(round((shown[1] - shown[0]) * factor), 4), limit)
+    share = (gfn - shown[0]) / max(shown[1] - shown[0], 1)
+    start = min(max(round(gfn - span * share), 0), limit - span)
+    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+
+
+def pan(state: AppState, by: int, shown: tuple[int, int]) -> AppState:
+    """Show the pages `by` further up; the ends of the space stop it."""
+    span = shown[1] - shown[0]
+    start = min(max(shown[0] + by, 0), state.kvm.config.max_gfn() + 1 - span)
+    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+
+
+def set_scale(state: AppState, scale: Scale) -> AppState:
+    """Draw the overview collapsed, equal or linear."""
+    return redraw(replace(state, view=state.view._replace(scale=scale)))
+
+
+def fitted(state: AppState, *, width: float, map_width: float, theme: str) -> AppState:
+    """Take the page's size in pixels and its theme into the view."""
+    narrow = (width or NARROW_BELOW) < NARROW_BELOW
+    plot = max((map_width or (1102 if narrow else 1160)) - (138 if narrow else 178), 300.0)
+    view = state.view._replace(narrow=narrow, plot_width=round(plot), theme=theme)
+    return redraw(replace(state, view=view)) if view != state.view else state
+
+
+def dismiss(state: AppState) -> AppState:
+    """Take the notice away."""
+    return replace(state, notice=None)
+
+
+def tell_error(state: AppState, text: str) -> AppState:
+    """Say what went wrong; nothing else changes."""
+    return replace(state, notice=Notice(text, "error"))
+
+
+def tell(state: AppState, scenario: str) -> AppState:
+    """Tell another story; the run before it is kept."""
+    told = load(scenario, view=state.view)
+    return replace(told, earlier=state, revision=state.revision + 1)
+
+
+def redraw(state: AppState) -> AppState:
+    """Say that pictures drawn before are no longer true."""
+    return replace(state, revision=state.revision + 1)
+
+
+def answer(state: AppState, guess: int) -> AppState:
+    """Take the newcomer's prediction and apply the operation; the engine knows the truth."""
+    right = guess == truth(state)
+    return replace(apply_composed(state), answered=Answer(guess, right))
+
+
+def truth(state: AppState) -> int:
+    """Return which answer is right, from the composed operation: 1 follow, 2 stay behind, 3 gone."""
+    ghost = state.ghost
+    if ghost is None:
+        return 0
+    focus = _focused_slot(state)
+    before = watches_of(ghost.before, focus)
+    after_slot = ghost.step.kvm.slot(focus.id, focus.as_id) if focus is not None else None
+    after = watches_of(ghost.step.kvm, after_slot)
+    if not after:
+        return 3
+    return 2 if {w.gfn for w in after} == {w.gfn for w in before} else 1
+
+
+def _focused_slot(state: AppState) -> KvmMemorySlot | None:
+    focus = moment_at(state.run, state.stop, focus=state.view.focus, ghost=state.ghost).focus
+    return (
+        state.kvm.slot(focus.slot_id, focus.as_id)
+        if focus is not None and focus.as_id < len(state.kvm.memslots)
+        else None
+    )
+
+
+# -- logs and links --------------------------------------------------------------------------------
+
+
+def run_of_log(log: ImportedLog) -> Run:
+    """Return the run of an imported log; it takes the engine a while and changes no state."""
+    return Run(Machine(log.profile.name, log.config).start(), log.commands)
+
+
+def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
+    """Show the run of an imported log, at its end; a log without an operation changes nothing."""
+    detail = tuple(f"line {gap.line}: {gap.reason}" for gap in log.gaps)
+    if not len(run):
+        return replace(state, notice=Notice(f"{log.name}: {log.summary_sentence()}", "error", detail))
+    return with_ghost(
+        replace(
+            state,
+            machine=Machine(log.profile.name, log.config),
+            run=run,
+            stop=run.last_stop,
+            title=log.name,
+            owners=(),
+            compose=Compose(),
+            question=False,
+            answered=None,
+            earlier=state,
+            view=state.view._replace(focus=None, window=None),
+            notice=Notice(f"{log.name}: {log.summary_sentence()}", "info", detail),
+            source="",
+            about="",
+        )
+    )
+
+
+def to_link(state: AppState) -> dict[str, str]:
+    """Return the state as the parameters of an address: machine, operations and place."""
+    return pack(
+        machine=state.machine,
+        commands=tuple(format_command(c) for c in state.run.commands),
+        stop=state.stop,
+        title=state.title,
+        source=state.source if not state.earlier and state.question else "",
+    )
+
+
+def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
+    """Return the state an address describes; a bad one changes nothing but the notice."""
+    try:
+        link = unpack(parameters)
+        if link is None:
+            return state
+        run = Run(link.machine.start(), (parse_command(line) for line in link.commands))
+    except ExplorerError as error:
+        return replace(state, notice=Notice(f"This address cannot be opened: {error}", "error"))
+    return with_ghost(
+        replace(
+            state,
+            machine=link.machine,
+            run=run,
+            stop=run.clamp(link.stop),
+            title=link.title or state.title,
+            compose=Compose(),
+            question=False,
+            answered=None,
+            notice=None,
+        )
+    )

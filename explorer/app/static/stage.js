@@ -1,0 +1,1061 @@
+// The stage: draws a run that Python computed, one stop at a time, without asking Python again.
+//
+// Rule 1: nothing here knows what a memslot is. Figures and document trees arrive finished; this file
+//         puts them on the page, moves the cursor, hears the keys and says when the kernel is gone.
+// Rule 2: text is text. Trees are built with createElement and text nodes from a short list of tags.
+// Rule 3: the newest wanted stop wins; at most one picture is drawn per animation frame.
+
+const TAGS = new Set(
+  ("div span p b i em strong small code kbd table thead tbody tr th td ul ol li button h2 h3 h4 section " +
+    "svg path circle rect line text g dl dt dd a label caption colgroup col").split(" "),
+);
+const SVG = new Set(["svg", "path", "circle", "rect", "line", "text", "g"]);
+const ATTRIBUTES = new Set(
+  ("class id title role href colspan rowspan scope type tabindex disabled d viewBox x y x1 x2 y1 y2 width height r cx " +
+    "cy transform target rel").split(" "),
+);
+const PING_EVERY = 2000;
+const LOST_AFTER = 5000;
+const PLAY_STEP = 600;
+const STORY_TIME = 1200;
+const AHEAD = 14;
+const PIECE = 1 << 20;
+const TABS = [
+  ["handoff", "Hand-off"],
+  ["guards", "Guards"],
+  ["table", "Slots"],
+];
+const HELP = [
+  ["→ ←", "next, previous operation"],
+  ["⇧→ ⇧←", "one step inside an operation"],
+  ["Home End", "start, end of the run"],
+  ["Space", "play, pause"],
+  ["Enter", "apply the composed operation"],
+  ["1 2 3", "tabs; in the opening, the answers"],
+  ["K", "attach or detach KVMGT"],
+  ["V", "next kernel"],
+  ["F", "fit the map to the operation"],
+  ["+ −", "zoom the map"],
+  ["G or /", "go to an address, page or slot"],
+  ["B", "the “because” drawer"],
+  ["C", "the composed operation"],
+  ["T", "light, dark, high contrast"],
+  ["?", "this list"],
+  ["Esc", "close, leave a field"],
+];
+
+function build(node) {
+  if (typeof node === "string") return document.createTextNode(node);
+  const [tag, attrs, ...children] = node;
+  if (!TAGS.has(tag)) throw new Error(`no such tag: ${tag}`);
+  const element = SVG.has(tag)
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attrs)) {
+    if (name === "vars") {
+      for (const [key, v] of Object.entries(value)) if (key.startsWith("--")) element.style.setProperty(key, String(v));
+    } else if (name === "href") {
+      if (/^https:\/\//.test(value)) element.setAttribute(name, value);
+    } else if (ATTRIBUTES.has(name) || name.startsWith("data-") || name.startsWith("aria-")) {
+      element.setAttribute(name, value === true ? "" : String(value));
+    }
+  }
+  for (const child of children) element.appendChild(build(child));
+  return element;
+}
+
+function make(tag, cls, text) {
+  const element = document.createElement(tag);
+  if (cls) element.className = cls;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+// Plotly is loaded once per page: as a file where the page's template offers it, else from the kernel.
+function loadPlotly(ask) {
+  if (globalThis.Plotly) return Promise.resolve(globalThis.Plotly);
+  if (!globalThis.__mxPlotly) {
+    globalThis.__mxPlotly = new Promise((resolve, reject) => {
+      const tag = document.querySelector("script[data-mx-plotly]");
+      if (tag) {
+        tag.addEventListener("load", () => resolve(globalThis.Plotly));
+        tag.addEventListener("error", () => reject(new Error("plotly did not load")));
+        if (globalThis.Plotly) resolve(globalThis.Plotly);
+        return;
+      }
+      ask((bytes) => {
+        const script = document.createElement("script");
+        script.src = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
+        script.onload = () => resolve(globalThis.Plotly);
+        script.onerror = () => reject(new Error("plotly did not load"));
+        document.head.appendChild(script);
+      });
+    });
+  }
+  return globalThis.__mxPlotly;
+}
+
+// Words of a figure are drawn here: plotly would measure each of them, which costs more than all its shapes.
+const ANCHOR = { "middle right": "start", "middle center": "middle", "middle left": "end" };
+
+function splitFigure(spec) {
+  const shapes = [];
+  let words = null;
+  let spots = null;
+  for (const trace of spec.data) {
+    if (trace.mode === "text") words = trace;
+    else if (trace.customdata) spots = trace;
+    else shapes.push(trace);
+  }
+  return { shapes, words, spots, layout: spec.layout };
+}
+
+class Figure {
+  constructor(host, onSelect) {
+    this.host = host;
+    this.plot = make("div", "mx-plot");
+    this.words = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    this.words.setAttribute("class", "mx-words");
+    this.tip = make("div", "mx-tip");
+    this.tip.hidden = true;
+    host.append(this.plot, this.words, this.tip);
+    this.digest = null;
+    this.spots = null;
+    host.addEventListener("pointermove", (event) => this.point(event));
+    host.addEventListener("pointerleave", () => (this.tip.hidden = true));
+    host.addEventListener("click", (event) => {
+      const at = this.nearest(event);
+      if (at >= 0 && this.spots.customdata[at]) onSelect(this.spots.customdata[at]);
+    });
+  }
+
+  draw(plotly, digest, spec) {
+    if (this.digest === digest) return null;
+    this.digest = digest;
+    const { shapes, words, spots, layout } = splitFigure(spec);
+    this.spots = spots;
+    this.size = layout;
+    this.host.style.setProperty("--w", `${layout.width}px`);
+    this.host.style.setProperty("--h", `${layout.height}px`);
+    this.write(words, layout);
+    this.tip.hidden = true;
+    return plotly.react(this.plot, structuredClone(shapes), structuredClone(layout), {
+      staticPlot: true,
+      displayModeBar: false,
+      showSendToCloud: false,
+      displaylogo: false,
+    });
+  }
+
+  write(words, layout) {
+    const svg = this.words;
+    svg.setAttribute("width", layout.width);
+    svg.setAttribute("height", layout.height);
+    const nodes = [];
+    if (words) {
+      for (let i = 0; i < words.x.length; i += 1) {
+        const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+        const bold = words.text[i].startsWith("<b>");
+        text.setAttribute("x", words.x[i]);
+        text.setAttribute("y", layout.height - words.y[i]);
+        text.setAttribute("text-anchor", ANCHOR[words.textposition[i]]);
+        text.setAttribute("fill", words.textfont.color[i]);
+        text.setAttribute("font-size", words.textfont.size[i]);
+        if (bold) text.setAttribute("font-weight", "600");
+        text.textContent = bold ? words.text[i].slice(3, -4) : words.text[i];
+        nodes.push(text);
+      }
+    }
+    svg.replaceChildren(...nodes);
+  }
+
+  nearest(event) {
+    if (!this.spots) return -1;
+    const box = this.plot.getBoundingClientRect();
+    const x = event.clientX - box.left;
+    const y = this.size.height - (event.clientY - box.top);
+    let best = -1;
+    let least = 24 * 24;
+    for (let i = 0; i < this.spots.x.length; i += 1) {
+      const d = (this.spots.x[i] - x) ** 2 + (this.spots.y[i] - y) ** 2;
+      if (d < least) [least, best] = [d, i];
+    }
+    return best;
+  }
+
+  point(event) {
+    const at = this.nearest(event);
+    this.tip.hidden = at < 0;
+    if (at < 0) return;
+    const lines = this.spots.hovertext[at].split("<br>").map((line) => {
+      const bold = /^<b>(.*?)<\/b>(.*)$/.exec(line);
+      const row = make("div");
+      if (bold) row.append(make("b", "", bold[1]), bold[2]);
+      else row.textContent = line;
+      return row;
+    });
+    this.tip.replaceChildren(...lines);
+    const box = this.host.getBoundingClientRect();
+    const x = Math.min(event.clientX - box.left + 14, box.width - this.tip.offsetWidth - 4);
+    const y = event.clientY - box.top + 16;
+    const over = y + this.tip.offsetHeight > box.height ? y - this.tip.offsetHeight - 28 : y;
+    this.tip.style.transform = `translate(${Math.max(x, 0)}px, ${Math.max(over, 0)}px)`;
+  }
+}
+
+class Stage {
+  constructor(model, el, signal) {
+    this.model = model;
+    this.el = el;
+    this.signal = signal;
+    this.pieces = new Map();
+    this.frames = new Map();
+    this.cells = new Map();
+    this.rev = -1;
+    this.at = [-1, 0];
+    this.ops = 0;
+    this.tab = "handoff";
+    this.playing = null;
+    this.lastPong = performance.now();
+    this.wanted = null;
+    this.asked = new Set();
+    this.reported = "";
+    this.lost = false;
+    this.skeleton();
+  }
+
+  // -- page ----------------------------------------------------------------------------------------
+
+  skeleton() {
+    const root = (this.root = make("div", "mx"));
+    root.dataset.state = "starting";
+    root.dataset.op = "-1";
+    root.dataset.cell = "0";
+    root.dataset.playing = "no";
+    const section = (area, label) => {
+      const made = make("section", `mx-${area}`);
+      made.setAttribute("aria-label", label);
+      root.append(made);
+      return made;
+    };
+    this.bars = section("bars", "Messages");
+    this.map = section("map", "Guest memory");
+    this.mapHead = make("div", "mx-map-head");
+    this.mapBody = make("div", "mx-figure mx-map-figure");
+    this.mapBody.setAttribute("role", "img");
+    this.because = make("div", "mx-because");
+    this.map.append(this.mapHead, this.mapBody, this.because);
+    this.tabs = section("tabs", "What happens inside");
+    this.rail = section("rail", "Because");
+    this.preflight = section("preflight", "Preflight");
+    this.importer = section("import", "Logs");
+    this.buildImporter();
+    this.time = section("time", "Operations");
+    this.timeBody = make("div", "mx-time-body");
+    this.foot();
+    this.live = make("div", "mx-live");
+    this.live.setAttribute("aria-live", "polite");
+    this.help = make("div", "mx-help");
+    this.help.hidden = true;
+    this.help.setAttribute("role", "dialog");
+    this.help.setAttribute("aria-label", "Keys");
+    root.append(this.live, this.help);
+    this.figure = new Figure(this.mapBody, (key) => this.say({ t: "slot", key }));
+    this.buildTabs();
+    this.buildHelp();
+    this.wait = make("p", "mx-wait", "Starting the model");
+    this.mapBody.append(this.wait);
+    this.el.append(root);
+  }
+
+  foot() {
+    const foot = make("div", "mx-foot");
+    this.scrub = make("input", "mx-scrub");
+    Object.assign(this.scrub, { type: "range", min: "-1", max: "0", value: "-1", step: "1" });
+    this.scrub.setAttribute("aria-label", "operation");
+    const button = (text, label, action) => {
+      const made = make("button", "mx-key", text);
+      made.type = "button";
+      made.setAttribute("aria-label", label);
+      made.addEventListener("click", action);
+      foot.append(made);
+      return made;
+    };
+    foot.append(this.scrub);
+    button("←", "previous operation", () => this.byOp(-1));
+    button("⇧←", "previous step", () => this.byCell(-1));
+    this.playButton = button("▶", "play", () => this.toggle());
+    button("⇧→", "next step", () => this.byCell(1));
+    button("→", "next operation", () => this.byOp(1));
+    button("?", "keys", () => this.showHelp(true));
+    this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), 1e6]));
+    this.time.append(this.timeBody, foot);
+  }
+
+  buildTabs() {
+    const bar = make("div", "mx-tabbar");
+    bar.setAttribute("role", "tablist");
+    this.panels = {};
+    TABS.forEach(([name, title], at) => {
+      const tab = make("button", "mx-tab");
+      tab.type = "button";
+      tab.setAttribute("role", "tab");
+      tab.dataset.tab = name;
+      tab.append(make("kbd", "", String(at + 1)), ` ${title}`);
+      tab.addEventListener("click", () => this.choose(name));
+      bar.append(tab);
+      const panel = (this.panels[name] = make("div", `mx-panel mx-panel-${name}`));
+      panel.setAttribute("role", "tabpanel");
+    });
+    this.tabNote = make("span", "mx-tabnote");
+    bar.append(this.tabNote);
+    this.question = make("div", "mx-question");
+    this.strip = make("div", "mx-strip");
+    this.fields = make("div", "mx-fields-panel");
+    this.arraysHost = make("div", "mx-figure mx-arrays");
+    this.ledger = make("div", "mx-ledger");
+    this.arrays = new Figure(this.arraysHost, () => {});
+    const middle = make("div", "mx-handoff");
+    middle.append(this.fields, this.arraysHost);
+    this.panels.handoff.append(middle, this.ledger);
+    this.tabs.append(bar, this.question, this.strip, ...Object.values(this.panels));
+    this.choose(this.tab);
+  }
+
+  buildHelp() {
+    const list = make("dl");
+    for (const [keys, what] of HELP) list.append(make("dt", "", keys), make("dd", "", what));
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.showHelp(false));
+    this.help.append(make("h2", "", "Keys"), list, close);
+  }
+
+  // A log is sent in pieces, so that neither its size nor the server's longest message matters.
+  buildImporter() {
+    const paste = make("textarea", "mx-paste");
+    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU";
+    paste.setAttribute("aria-label", "a trace, or one failing line");
+    paste.spellcheck = false;
+    const file = make("input");
+    file.type = "file";
+    file.hidden = true;
+    const button = (text, action) => {
+      const made = make("button", "mx-key", text);
+      made.type = "button";
+      made.addEventListener("click", action);
+      return made;
+    };
+    const row = make("div", "mx-import-row");
+    row.append(
+      button("Replay", () => {
+        if (paste.value.trim()) this.upload(new Blob([paste.value]), "pasted text");
+        else this.tell("Nothing is pasted yet.", "error");
+      }),
+      button("Open a file", () => file.click()),
+      file,
+    );
+    file.addEventListener("change", () => {
+      if (file.files[0]) this.upload(file.files[0], file.files[0].name);
+      file.value = "";
+    });
+    this.importer.append(paste, row);
+  }
+
+  async upload(blob, name) {
+    if (this.uploading) return;
+    const mega = (n) => `${Math.max(1, Math.round(n / (1 << 20)))} MiB`;
+    if (blob.size > this.limit) {
+      this.tell(
+        `${name} has ${mega(blob.size)}; a page takes logs up to ${mega(this.limit)}. ` +
+          "Send a part of it or its .gz, or run: explorer replay FILE",
+        "error",
+      );
+      return;
+    }
+    this.uploading = true;
+    this.tell(`Reading ${name}, ${mega(blob.size)}`, "busy");
+    for (let at = 0; at === 0 || at < blob.size; at += PIECE) {
+      const piece = await blob.slice(at, at + PIECE).arrayBuffer();
+      const taken = new Promise((resolve) => (this.taken = resolve));
+      this.model.send({ t: "upload", name, size: blob.size, at }, undefined, [new DataView(piece)]);
+      if (at + PIECE < blob.size) await taken;
+      if (!this.uploading) return;
+    }
+    this.uploading = false;
+  }
+
+  tell(text, kind) {
+    this.notice = { text, kind, detail: [] };
+    this.drawBars();
+  }
+
+  showHelp(on) {
+    this.help.hidden = !on;
+    if (on) this.help.querySelector("button").focus();
+    else this.focus();
+  }
+
+  focus() {
+    this.root.tabIndex = -1;
+    this.timeBody.querySelector(".is-current, .tl-cell.is-now")?.focus({ preventScroll: true });
+  }
+
+  // -- talking to Python ---------------------------------------------------------------------------
+
+  say(message) {
+    this.model.send(message);
+  }
+
+  listen() {
+    const on = (target, name, handler, options = {}) =>
+      target.addEventListener(name, handler, { ...options, signal: this.signal });
+    this.onMessage = (message, buffers) => this.hear(message, buffers);
+    this.model.on("msg:custom", this.onMessage);
+    on(document, "keydown", (event) => this.key(event), { capture: true });
+    on(this.root, "click", (event) => this.click(event));
+    on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
+    this.drag();
+    this.resizer = new ResizeObserver(() => this.measure());
+    this.resizer.observe(this.frameBox());
+    this.heart = setInterval(() => this.beat(), PING_EVERY);
+    on(this.frameBox(), "dragover", (event) => event.preventDefault());
+    on(this.frameBox(), "drop", (event) => {
+      event.preventDefault();
+      const file = event.dataTransfer?.files[0];
+      if (file) this.upload(file, file.name);
+    });
+    this.place(".mx-preflight-slot", this.preflight);
+    this.place(".mx-import-slot", this.importer);
+    this.hello();
+  }
+
+  frameBox() {
+    return this.el.closest(".mx-frame") || this.el.parentElement || this.el;
+  }
+
+  // Put a node into a place of the page, which may not be there yet.
+  place(selector, node) {
+    const put = () => {
+      const slot = this.frameBox().querySelector(selector);
+      if (slot) slot.append(node);
+      return slot !== null;
+    };
+    node.remove();
+    if (put()) return;
+    const watcher = new MutationObserver(() => put() && watcher.disconnect());
+    watcher.observe(this.frameBox().isConnected ? this.frameBox() : document.body, { childList: true, subtree: true });
+    this.signal.addEventListener("abort", () => watcher.disconnect());
+  }
+
+  hello(again = false) {
+    this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
+  }
+
+  sizes() {
+    const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1600;
+    return { width, map: Math.round(this.mapBody.getBoundingClientRect().width) || 0, theme: this.theme() };
+  }
+
+  measure() {
+    const { width, map } = this.sizes();
+    const now = `${width}/${map}`;
+    if (this.measured && this.measured !== now) {
+      clearTimeout(this.sizing);
+      this.sizing = setTimeout(() => this.say({ t: "size", ...this.sizes() }), 120);
+    }
+    this.measured = now;
+  }
+
+  theme() {
+    const chosen = this.frameBox().dataset.theme;
+    if (chosen) return chosen;
+    if (matchMedia("(prefers-contrast: more)").matches) return "hc";
+    return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  }
+
+  nextTheme() {
+    const themes = ["light", "dark", "hc"];
+    this.frameBox().dataset.theme = themes[(themes.indexOf(this.theme()) + 1) % 3];
+    this.say({ t: "size", ...this.sizes() });
+  }
+
+  beat() {
+    this.say({ t: "ping", n: Math.round(performance.now()) });
+    const silent = performance.now() - this.lastPong > LOST_AFTER;
+    if (silent !== this.lost) {
+      this.lost = silent;
+      this.root.dataset.kernel = silent ? "lost" : "alive";
+      this.drawBars();
+    }
+  }
+
+  hear(message, buffers) {
+    this.lastPong = performance.now();
+    switch (message.t) {
+      case "plan":
+        return this.plan(message);
+      case "frames":
+        return this.take(message);
+      case "around":
+        return this.around(message);
+      case "taken":
+        this.taken?.();
+        return undefined;
+      case "plotly":
+        this.givePlotly?.(new Uint8Array(buffers[0].buffer ?? buffers[0]));
+        return undefined;
+      default:
+        return undefined;
+    }
+  }
+
+  plan(message) {
+    const fresh = message.rev !== this.rev;
+    if (fresh) {
+      this.frames.clear();
+      this.cells.clear();
+      this.asked.clear();
+    }
+    // A page that moved on while Python followed stays where it is; else Python says where.
+    const at = message.mode === "follow" && this.at[0] >= 0 ? this.at : message.at;
+    if (message.mode !== "follow") this.pause();
+    this.rev = message.rev;
+    this.ops = message.ops;
+    this.ghost = message.ghost;
+    this.limit = message.limit;
+    this.at = at;
+    this.scrub.max = String(Math.max(message.ops - 1, 0));
+    this.scrub.disabled = message.ops < 2;
+    this.around(message);
+    this.take(message.first);
+    this.go(at, { report: false });
+    this.start();
+    if (message.mode === "play") this.playInto(message.at[0]);
+  }
+
+  // Show an operation step by step in the time of one glance; a key finishes it at once.
+  playInto(op) {
+    const cells = this.cells.get(op) ?? 1;
+    if (cells < 2) return;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.go([op, cells - 1]);
+    else this.play(STORY_TIME / cells, [op, cells - 1]);
+  }
+
+  start() {
+    if (this.started) return;
+    this.started = loadPlotly((give) => {
+      this.givePlotly = give;
+      this.say({ t: "plotly" });
+    }).then((plotly) => {
+      this.plotly = plotly;
+      this.wait.remove();
+      this.schedule();
+    });
+  }
+
+  take(message) {
+    if (message.rev !== this.rev) return;
+    for (const [digest, text] of Object.entries(message.pieces)) this.pieces.set(digest, JSON.parse(text));
+    for (const [key, frame] of Object.entries(message.frames)) {
+      this.frames.set(key, frame);
+      this.cells.set(Number(key.split(":")[0]), frame.n);
+      this.asked.delete(key);
+    }
+    if (this.wanted) this.go(this.wanted, { report: true });
+  }
+
+  around(message) {
+    this.notice = message.notice;
+    this.earlier = message.earlier;
+    this.uploading = false;
+    this.taken?.();
+    this.asking = message.question;
+    this.put(this.preflight, message.preflight);
+    this.drawBars();
+    this.link = message.link;
+    this.writeAddress();
+  }
+
+  writeAddress() {
+    if (!document.body.dataset.voila || !this.link) return;
+    const query = new URLSearchParams(this.link);
+    if (this.link.at) query.set("at", `${this.at[0]}.${this.at[1]}`);
+    const text = query.toString();
+    const url = text ? `${location.pathname}?${text}` : location.pathname;
+    if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
+  }
+
+  // -- moving --------------------------------------------------------------------------------------
+
+  key_of(stop) {
+    return `${stop[0]}:${stop[1]}`;
+  }
+
+  // Go to a stop; a cell beyond the last means the end of the operation.
+  go(stop, { report = true } = {}) {
+    const last = this.ghost ? this.ops : this.ops - 1;
+    const op = Math.min(Math.max(stop[0], -1), last);
+    const n = op < 0 ? 1 : this.cells.get(op);
+    if (n === undefined) {
+      this.wanted = stop;
+      this.root.dataset.state = "loading";
+      this.want([[op, stop[1]]]);
+      return;
+    }
+    const target = [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
+    if (!this.frames.has(this.key_of(target))) {
+      this.wanted = target;
+      this.root.dataset.state = "loading";
+      this.want([target]);
+      return;
+    }
+    this.wanted = null;
+    this.at = target;
+    this.schedule();
+    if (report) this.report();
+    this.prefetch();
+  }
+
+  want(stops) {
+    const missing = stops.filter((stop) => !this.frames.has(this.key_of(stop)) && !this.asked.has(this.key_of(stop)));
+    if (!missing.length) return;
+    missing.forEach((stop) => this.asked.add(this.key_of(stop)));
+    this.say({ t: "want", rev: this.rev, stops: missing });
+  }
+
+  // Ask for what a person may want next, before they do.
+  prefetch() {
+    clearTimeout(this.prefetching);
+    this.prefetching = setTimeout(() => {
+      const [op, cell] = this.at;
+      const stops = [];
+      const n = this.cells.get(op) ?? 1;
+      for (let c = 0; c < n; c += 1) stops.push([op, c]);
+      for (const d of [1, -1, 2, -2]) {
+        const near = op + d;
+        if (near < -1 || near > (this.ghost ? this.ops : this.ops - 1)) continue;
+        const known = this.cells.get(near);
+        if (known === undefined) stops.push([near, 1e6]);
+        else if (Math.abs(d) === 1) for (let c = 0; c < known; c += 1) stops.push([near, c]);
+        else stops.push([near, known - 1]);
+      }
+      stops.sort((a, b) => Math.abs(a[0] - op) - Math.abs(b[0] - op) || Math.abs(a[1] - cell) - Math.abs(b[1] - cell));
+      this.want(stops.slice(0, AHEAD));
+    }, 30);
+  }
+
+  byOp(d) {
+    const [op, cell] = this.at;
+    const n = this.cells.get(op) ?? 1;
+    if (d > 0) this.go(cell < n - 1 ? [op, n - 1] : [op + 1, 1e6]);
+    else this.go([op - 1, 1e6]);
+  }
+
+  byCell(d) {
+    const [op, cell] = this.at;
+    const n = this.cells.get(op) ?? 1;
+    if (d > 0) this.go(cell < n - 1 ? [op, cell + 1] : [op + 1, 0]);
+    else this.go(cell > 0 ? [op, cell - 1] : [op - 1, 1e6]);
+  }
+
+  // Python hears the cursor at most ten times a second, and when it rests.
+  report() {
+    if (this.reporting) return;
+    this.reporting = setTimeout(() => {
+      this.reporting = null;
+      const now = this.key_of(this.at);
+      if (now !== this.reported) {
+        this.reported = now;
+        this.say({ t: "at", op: this.at[0], cell: this.at[1] });
+        this.writeAddress();
+      }
+    }, 100);
+  }
+
+  toggle() {
+    if (this.playing) this.pause();
+    else this.play(PLAY_STEP);
+  }
+
+  // Play until the end, a refusal, or the stop `until`.
+  play(every, until = null) {
+    this.pause();
+    this.until = until;
+    this.playButton.textContent = "❚❚";
+    this.playButton.setAttribute("aria-label", "pause");
+    this.root.dataset.playing = "yes";
+    this.playing = setInterval(() => {
+      const before = this.key_of(this.at);
+      if (until && before === this.key_of(until)) return this.pause();
+      this.byCell(1);
+      const frame = this.frames.get(this.key_of(this.at));
+      const end = this.key_of(this.at) === before && !this.wanted;
+      if (end || (frame?.h && !until)) this.pause();
+      return undefined;
+    }, every);
+  }
+
+  pause() {
+    clearInterval(this.playing);
+    this.playing = null;
+    this.until = null;
+    this.root.dataset.playing = "no";
+    this.playButton.textContent = "▶";
+    this.playButton.setAttribute("aria-label", "play");
+  }
+
+  // A key during a short motion finishes it and acts.
+  finish() {
+    if (!this.until) return;
+    const until = this.until;
+    this.pause();
+    this.go(until);
+  }
+
+  answer(n) {
+    if (!this.asking) return;
+    this.asking = false;
+    this.say({ t: "answer", n });
+  }
+
+  // -- drawing -------------------------------------------------------------------------------------
+
+  schedule() {
+    if (this.drawing) return;
+    this.drawing = requestAnimationFrame(() => {
+      this.drawing = null;
+      this.draw();
+    });
+  }
+
+  piece(frame, name) {
+    const digest = frame.p[name];
+    return digest === undefined ? undefined : this.pieces.get(digest);
+  }
+
+  put(host, tree) {
+    if (tree === undefined) host.replaceChildren();
+    else host.replaceChildren(build(tree));
+  }
+
+  // Put a tree unless it is the one already there; focus inside survives by what it points at.
+  show(host, frame, name) {
+    const digest = frame.p[name];
+    if (host.dataset.digest === (digest ?? "none")) return;
+    host.dataset.digest = digest ?? "none";
+    const held = host.contains(document.activeElement) ? document.activeElement : null;
+    const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot];
+    this.put(host, this.piece(frame, name));
+    if (again) {
+      const same = [...host.querySelectorAll("[data-op],[data-slot]")].find(
+        (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2],
+      );
+      (same ?? host.querySelector(".tl-cell.is-now, .is-current"))?.focus({ preventScroll: true });
+    }
+  }
+
+  async draw() {
+    const key = this.key_of(this.at);
+    const frame = this.frames.get(key);
+    if (!frame || !this.plotly) return;
+    const asking = frame.p.question !== undefined && this.asking;
+    this.root.dataset.question = asking ? "open" : "no";
+    this.frameBox().dataset.question = this.root.dataset.question;
+    this.show(this.mapHead, frame, "head");
+    this.show(this.timeBody, frame, "timeline");
+    this.show(this.rail, frame, "rail");
+    this.show(this.because, frame, "because");
+    const drawn = [this.figure.draw(this.plotly, frame.p.map, this.piece(frame, "map"))];
+    this.windows = this.piece(frame, "map").windows;
+    if (asking) {
+      this.show(this.question, frame, "question");
+    } else {
+      this.drawTab(frame, drawn);
+    }
+    this.scrub.value = String(this.at[0]);
+    await Promise.all(drawn);
+    this.mapBody.setAttribute("aria-label", frame.s);
+    this.live.textContent = frame.s;
+    this.root.dataset.op = String(this.at[0]);
+    this.root.dataset.cell = String(this.at[1]);
+    this.root.dataset.rev = String(this.rev);
+    if (!this.wanted) this.root.dataset.state = "ready";
+    this.scrollTimeline();
+  }
+
+  drawTab(frame, drawn) {
+    this.show(this.tabNote, frame, `note-${this.tab}`);
+    if (this.tab === "table") {
+      this.show(this.panels.table, frame, "table");
+      return;
+    }
+    this.show(this.strip, frame, "strip");
+    if (this.tab === "guards") {
+      this.show(this.panels.guards, frame, "guards");
+      return;
+    }
+    this.show(this.fields, frame, "fields");
+    this.show(this.ledger, frame, "ledger");
+    const spec = this.piece(frame, "arrays");
+    this.arraysHost.hidden = spec === undefined;
+    if (spec) drawn.push(this.arrays.draw(this.plotly, frame.p.arrays, spec));
+  }
+
+  scrollTimeline() {
+    const now = this.timeBody.querySelector(".tl-cell.is-now, .tl-node.is-current");
+    const line = this.timeBody.querySelector(".tl-line");
+    const track = this.timeBody.querySelector(".tl-track");
+    if (track) track.classList.toggle("is-tight", track.clientWidth / track.children.length < 56);
+    if (now && line && line.scrollWidth > line.clientWidth) {
+      line.scrollLeft = now.offsetLeft - line.clientWidth / 2;
+    }
+  }
+
+  choose(name) {
+    this.tab = name;
+    this.root.dataset.tab = name;
+    for (const tab of this.tabs.querySelectorAll(".mx-tab")) {
+      tab.setAttribute("aria-selected", String(tab.dataset.tab === name));
+    }
+    for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
+    this.strip.hidden = name === "table";
+    this.schedule();
+  }
+
+  drawBars() {
+    const bars = [];
+    const bar = (text, cls, actions, detail = []) => {
+      const made = make("div", `mx-bar ${cls}`);
+      made.setAttribute("role", cls === "is-error" || cls === "is-lost" ? "alert" : "status");
+      made.append(make("span", "", text));
+      for (const [label, action] of actions) {
+        const button = make("button", "mx-key", label);
+        button.type = "button";
+        button.addEventListener("click", action);
+        made.append(button);
+      }
+      if (detail.length) {
+        const more = make("details");
+        more.append(make("summary", "", `${detail.length} lines`));
+        const list = make("ul");
+        for (const line of detail) list.append(make("li", "", line));
+        more.append(list);
+        made.append(more);
+      }
+      bars.push(made);
+    };
+    if (this.lost) {
+      bar("Session lost. The picture still works; changes need a reload.", "is-lost", [
+        ["Reload at this step", () => location.reload()],
+      ]);
+    }
+    if (this.notice) {
+      const actions = [];
+      if (this.earlier && this.notice.kind === "info") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
+      if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
+      bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice.detail);
+    }
+    this.bars.replaceChildren(...bars);
+  }
+
+  dismiss() {
+    this.notice = null;
+    this.drawBars();
+    this.say({ t: "dismiss" });
+  }
+
+  // -- hands ---------------------------------------------------------------------------------------
+
+  click(event) {
+    const button = event.target.closest("button");
+    if (!button || !this.root.contains(button)) return;
+    if (button.dataset.answer) this.answer(Number(button.dataset.answer));
+    else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
+    else if (button.dataset.op !== undefined) {
+      this.go([Number(button.dataset.op), button.dataset.cell === undefined ? 1e6 : Number(button.dataset.cell)]);
+    } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
+  }
+
+  gfnAt(clientX) {
+    const box = this.figure.plot.getBoundingClientRect();
+    const left = this.figure.size ? this.figure.size.width - this.plotWidth() - 20 : 0;
+    const x = clientX - box.left - left;
+    const window = (this.windows ?? []).find(([x0, x1]) => x >= x0 && x <= x1);
+    if (!window) return null;
+    const [x0, x1, first, end] = window;
+    return { gfn: Math.floor(first + ((x - x0) * (end - first)) / (x1 - x0)), shown: [first, end], perPixel: (end - first) / (x1 - x0) };
+  }
+
+  plotWidth() {
+    return this.windows?.length ? this.windows[this.windows.length - 1][1] : 0;
+  }
+
+  wheel(event) {
+    const at = this.gfnAt(event.clientX);
+    if (!at || this.asking) return;
+    event.preventDefault();
+    clearTimeout(this.zooming);
+    this.zoomFactor = (this.zoomFactor ?? 1) * (event.deltaY > 0 ? 1.25 : 0.8);
+    this.zooming = setTimeout(() => {
+      this.say({ t: "zoom", gfn: at.gfn, factor: this.zoomFactor, shown: at.shown });
+      this.zoomFactor = 1;
+    }, 40);
+  }
+
+  zoomBy(factor) {
+    const window = this.windows?.[0];
+    if (!window) return;
+    const gfn = Math.floor((window[2] + window[3]) / 2);
+    this.say({ t: "zoom", gfn, factor, shown: [window[2], window[3]] });
+  }
+
+  drag() {
+    let start = null;
+    const on = (target, name, handler) => target.addEventListener(name, handler, { signal: this.signal });
+    on(this.mapBody, "pointerdown", (event) => (start = this.gfnAt(event.clientX) && event.clientX));
+    on(window, "pointerup", (event) => {
+      if (start === null || start === undefined) return;
+      const moved = event.clientX - start;
+      const at = this.gfnAt(start);
+      start = null;
+      if (at && Math.abs(moved) > 6) this.say({ t: "pan", by: Math.round(-moved * at.perPixel), shown: at.shown });
+    });
+  }
+
+  key(event) {
+    const target = event.target;
+    const field = target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
+    const inside = this.frameBox().contains(target);
+    const page = document.body.dataset.voila && (target === document.body || target === document.documentElement);
+    if ((!inside && !page) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (field) {
+      if (event.key === "Escape") {
+        field.blur();
+        this.focus();
+        event.stopPropagation();
+      } else if (event.key === "Enter" && field.tagName === "INPUT" && field.closest(".mx-compose")) {
+        event.preventDefault();
+        this.say({ t: "apply" });
+      } else if (!inside) return;
+      return;
+    }
+    this.finish();
+    if (this.handle(event)) {
+      event.preventDefault();
+      event.stopPropagation();
+    }
+  }
+
+  handle(event) {
+    const onButton = event.target.closest?.("button, a, summary, select");
+    if ((event.key === "Enter" || event.key === " ") && onButton) return false;
+    switch (event.key) {
+      case "ArrowRight":
+        if (event.shiftKey) this.byCell(1);
+        else this.byOp(1);
+        return true;
+      case "ArrowLeft":
+        if (event.shiftKey) this.byCell(-1);
+        else this.byOp(-1);
+        return true;
+      case "Home":
+        this.go([-1, 0]);
+        return true;
+      case "End":
+        this.go([this.ops - 1, 1e6]);
+        return true;
+      case " ":
+        this.toggle();
+        return true;
+      case "Enter":
+        this.say({ t: "apply" });
+        return true;
+      case "Escape":
+        this.showHelp(false);
+        this.root.dataset.drawer = "none";
+        this.frameBox().dataset.drawer = "none";
+        return true;
+      case "?":
+        this.showHelp(this.help.hidden);
+        return true;
+      case "+":
+        this.zoomBy(0.5);
+        return true;
+      case "-":
+        this.zoomBy(2);
+        return true;
+      case "/":
+      case "g":
+        this.frameBox().querySelector(".mx-goto input")?.focus();
+        return true;
+      case "f":
+        this.say({ t: "fit" });
+        return true;
+      case "t":
+        this.nextTheme();
+        return true;
+      case "k":
+      case "v":
+        this.say({ t: "key", key: event.key });
+        return true;
+      case "b":
+      case "c":
+        this.drawer(event.key === "b" ? "because" : "compose");
+        return true;
+      default:
+        if (/^[1-9]$/.test(event.key)) return this.digit(Number(event.key));
+        return false;
+    }
+  }
+
+  drawer(name) {
+    const box = this.frameBox();
+    const pane = box.querySelector(name === "compose" ? ".mx-compose" : ".mx-rail");
+    const here = pane && getComputedStyle(pane).display !== "none";
+    if (here && box.dataset.drawer !== name) {
+      (pane.querySelector("input, a, button") ?? pane).focus();
+      return;
+    }
+    box.dataset.drawer = box.dataset.drawer === name ? "none" : name;
+  }
+
+  digit(n) {
+    if (this.asking && n <= 3) this.answer(n);
+    else if (TABS[n - 1]) this.choose(TABS[n - 1][0]);
+    return true;
+  }
+
+  close() {
+    clearInterval(this.heart);
+    clearInterval(this.playing);
+    this.resizer?.disconnect();
+    if (this.onMessage) this.model.off("msg:custom", this.onMessage);
+  }
+}
+
+// A page puts a widget's element into the document after it was rendered: measure only then.
+function attached(el, signal) {
+  if (el.isConnected) return Promise.resolve();
+  return new Promise((resolve) => {
+    const watcher = new MutationObserver(() => {
+      if (!el.isConnected) return;
+      watcher.disconnect();
+      resolve();
+    });
+    watcher.observe(document.documentElement, { childList: true, subtree: true });
+    signal.addEventListener("abort", () => watcher.disconnect());
+  });
+}
+
+export default {
+  render({ model, el }) {
+    const controller = new AbortController();
+    const stage = new Stage(model, el, controller.signal);
+    attached(el, controller.signal).then(() => stage.listen());
+    return () => {
+      controller.abort();
+      stage.close();
+    };
+  },
+};
