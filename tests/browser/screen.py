@@ -1,0 +1,176 @@
+"""The dashboard in a browser, as the tests use it: keys, what can be read, and states to wait for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from explorer.cli.serve import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 40
+"""How long a state may take on a machine that is busy with other things; nothing waits this long for nothing."""
+_KINDS_OF_COMPLAINT = ("error",)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """Run `explorer serve` and give its address once it answers."""
+    port = free_port(9100 + os.getpid() % 500 * 20)
+    command = [sys.executable, "-m", "explorer", "serve", "--no-browser", "--port", str(port), *options]
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        address = f"http://127.0.0.1:{port}/"
+        _wait_for(address, server)
+        yield address
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(PATIENCE_SECONDS)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = monotonic() + PATIENCE_SECONDS
+    while monotonic() < deadline:
+        assert server.poll() is None, f"the server ended with status {server.returncode}"
+        try:
+            urllib.request.urlopen(f"{address}voila/static/voila.js", timeout=5).close()  # noqa: S310 - our own server
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"nothing answers at {address}")
+
+
+class Screen:
+    """One page with the dashboard."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests_outside: list[str] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._on_request)
+
+    @classmethod
+    def open(cls, browser: Browser, url: str, size: tuple[int, int], **context: Any) -> Screen:
+        """Open a page and wait until the picture is there; motion is reduced unless asked for."""
+        options = {"reduced_motion": "reduce", **context}
+        page = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options).new_page()
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        screen = cls(page)
+        page.goto(url, wait_until="domcontentloaded")
+        screen.ready()
+        return screen
+
+    def close(self) -> None:
+        self.page.context.close()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in _KINDS_OF_COMPLAINT:
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
+            self.requests_outside.append(request.url)
+
+    # -- where we are ----------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Locator:
+        return self.page.locator(".mx")
+
+    def ready(self) -> Screen:
+        """Wait until what is wanted is drawn."""
+        self.page.wait_for_selector(".mx[data-state=ready][data-playing=no]", state="attached")
+        return self
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Operation, from 0, and step inside it, from 0."""
+        op, cell = self.root.get_attribute("data-op"), self.root.get_attribute("data-cell")
+        assert op is not None
+        assert cell is not None
+        return int(op), int(cell)
+
+    @property
+    def revision(self) -> int:
+        return int(self.root.get_attribute("data-rev") or -1)
+
+    def until_at(self, op: int, cell: int) -> Screen:
+        """Wait until a stop is drawn."""
+        self.page.wait_for_selector(
+            f'.mx[data-state=ready][data-playing=no][data-op="{op}"][data-cell="{cell}"]', state="attached"
+        )
+        return self
+
+    def until_drawn_anew(self, revision: int) -> Screen:
+        """Wait until pictures of a later revision are drawn."""
+        self.page.wait_for_function(
+            "r => { const m = document.querySelector('.mx');"
+            " return m.dataset.state === 'ready' && m.dataset.playing === 'no' && Number(m.dataset.rev) > r }",
+            arg=revision,
+        )
+        return self
+
+    # -- hands -----------------------------------------------------------------------------------
+
+    def press(self, *keys: str) -> Screen:
+        for key in keys:
+            self.page.keyboard.press(key)
+        return self
+
+    def choose(self, control: str, label: str) -> Screen:
+        """Choose from a drop-down: ``story``, or a chip such as ``chip-kernel``."""
+        revision = self.revision
+        self.page.locator(f".mx-{control} select").select_option(label=label)
+        return self.until_drawn_anew(revision)
+
+    def tell(self, story: str) -> Screen:
+        return self.choose("story", story)
+
+    def fill(self, field: str, text: str) -> Screen:
+        self.field(field).fill(text)
+        return self
+
+    def field(self, name: str) -> Locator:
+        return self.page.locator(".mx-field", has=self.page.get_by_text(name, exact=True)).locator("input")
+
+    # -- eyes ------------------------------------------------------------------------------------
+
+    def text(self, selector: str) -> str:
+        """Return what can be read in an element, in one line."""
+        return " ".join(self.page.locator(selector).first.inner_text().split())
+
+    def texts(self, selector: str) -> list[str]:
+        return [" ".join(text.split()) for text in self.page.locator(selector).all_inner_texts()]
+
+    def until_read(self, selector: str, words: str) -> Screen:
+        """Wait until words can be read in an element."""
+        self.page.locator(selector).filter(has_text=words).first.wait_for()
+        return self
+
+    @property
+    def rail(self) -> str:
+        return self.text(".mx-rail")
+
+    @property
+    def map_words(self) -> list[str]:
+        return self.page.locator(".mx-map-figure .mx-words text").all_text_contents()

@@ -1,0 +1,174 @@
+"""The two runs the tool exists for, driven by the keyboard alone: a MOVE that is accepted, a MOVE that is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from screen import Screen
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def choose_by_keyboard(screen: Screen, cls: str, first_letters: str) -> None:
+    """Tab to a drop-down and type the beginning of a choice."""
+    for _ in range(60):
+        screen.press("Tab")
+        if screen.page.evaluate("c => document.activeElement.closest(c) !== null", f".mx-{cls}"):
+            break
+    revision = screen.revision
+    screen.page.keyboard.type(first_letters)
+    screen.until_drawn_anew(revision)
+    screen.press("Escape")
+
+
+def test_a_newcomer_predicts_and_is_told_the_truth(screen: Screen) -> None:
+    assert "Three pages of this one are watched for writes." in screen.text(".mx-map-head")
+    assert "Hidden until you have answered" in screen.text(".mx-preflight")
+
+    screen.press("3").until_at(12, 9)
+
+    assert screen.text(".mx-map-head").startswith("You said so. Gone, and on this setup that is harmless.")
+    assert "MOVE allowed" in screen.rail
+
+
+def test_another_prediction_is_corrected_without_a_word_of_praise(screen: Screen) -> None:
+    screen.press("1").until_at(12, 9)
+
+    assert screen.text(".mx-map-head").startswith("Gone, and on this setup that is harmless.")
+
+
+def test_an_accepted_move_is_stepped_through_its_phases(screen: Screen) -> None:
+    choose_by_keyboard(screen, "story", "What")
+    screen.until_at(15, 0).press("Enter").until_at(16, 9)
+    screen.press("Home").until_at(-1, 0).press("End").until_at(16, 9)
+
+    screen.press("Shift+ArrowLeft", "Shift+ArrowLeft", "Shift+ArrowLeft", "Shift+ArrowLeft").until_at(16, 5)
+
+    assert "slot 10, INVALID" in screen.map_words
+    assert "none: 32 zeros" in screen.map_words
+    assert "write_track B owner new, all zero 32 × 0" in " ".join(
+        screen.page.locator(".mx-arrays .mx-words text").all_text_contents()
+    )
+    assert "2 will be lost at step 9" in screen.text(".mx-ledger")
+
+    screen.press("Shift+ArrowRight", "Shift+ArrowRight").until_at(16, 7)
+    assert "slot 10" in screen.map_words
+
+    screen.press("Shift+ArrowRight").until_at(16, 8)
+    assert "2 lost" in screen.text(".mx-ledger")
+    assert "freed" in screen.page.locator(".mx-arrays .mx-words text").all_text_contents()
+    lost = [row for row in screen.texts(".mx-rail tr") if "lost" in row]
+    assert [row.split()[0] for row in lost] == ["0xd0003", "0xd0010"]
+
+
+def test_the_window_in_which_readers_see_invalid_is_steps_4_to_7(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+
+    assert screen.texts(".mx-strip .band") == ["OLD slot", "INVALID: guest faults retry", "NEW slot"]
+    seen = {}
+    for cell in range(9, -1, -1):
+        screen.until_at(12, cell)
+        seen[cell + 1] = "slot 10, INVALID" in screen.map_words
+        screen.press("Shift+ArrowLeft")
+
+    assert [step for step, invalid in sorted(seen.items()) if invalid] == [4, 5, 6, 7]
+
+
+def test_a_move_is_refused_because_kvmgt_is_attached(screen: Screen) -> None:
+    screen.press("k").until_at(12, 0)
+    assert "KVMGT" in screen.text(".tl-node.is-now")
+
+    screen.press("Enter").until_at(13, 7)
+    screen.press("2").until_read(".mx-panel-guards", "FIRED")
+
+    assert "MOVE refused and it was not free" in screen.rail
+    fired = screen.text(".ladder .is-fired")
+    assert "no external page tracker" in fired
+    assert "FIRED −EINVAL" in fired
+    assert "1 attached, in kvm_arch_prepare_memory_region()" in fired
+    bill = {row[0]: row for row in (text.split(" ") for text in screen.texts(".bill tbody tr"))}
+    assert bill["Memslot"][2:4] == ["22", "26"]
+    assert bill["Shadow"][4:6] == ["4", "0"]
+    assert "Slot 10, base_gfn 0xd0000 0xd0000 old object back in both sets" in screen.texts(".bill tbody tr")
+    assert "asked for, refused: nothing was built here" in screen.map_words
+
+
+def test_under_the_posted_patch_the_verdicts_invert(screen: Screen) -> None:
+    screen.press("k").until_at(12, 0).press("Enter").until_at(13, 7)
+    choose_by_keyboard(screen, "chip-kernel", "6.6 as")
+
+    screen.until_at(13, 9)
+    assert "MOVE allowed" in screen.rail
+    assert "1 of 14 operations now differs on 6.6 as posted." in screen.text(".mx-bars")
+
+    choose_by_keyboard(screen, "story", "The posted")
+    screen.press("Enter").until_at(12, 7)
+    assert "MOVE refused" in screen.rail
+    screen.press("2").until_read(".mx-panel-guards", "FIRED")
+    assert "none attached" in screen.text(".ladder .is-fired")
+
+
+def test_v_walks_through_the_kernels(screen: Screen) -> None:
+    names = [screen.page.locator(".mx-chip-kernel select").input_value()]
+    for _ in range(9):
+        revision = screen.revision
+        screen.press("v").until_drawn_anew(revision)
+        names.append(screen.page.locator(".mx-chip-kernel select").input_value())
+
+    assert names[0] == names[-1]
+    assert len(set(names)) == 9
+
+
+def test_every_key_of_the_list_of_keys_does_something(screen: Screen) -> None:
+    screen.press("?")
+    assert screen.page.locator(".mx-help").is_visible()
+    screen.press("Escape")
+    assert not screen.page.locator(".mx-help").is_visible()
+
+    screen.press("3").until_at(12, 9).press("3").until_read(".mx-panel-table", "slot 10")
+    screen.press("g")
+    assert screen.page.evaluate("() => document.activeElement.closest('.mx-goto') !== null")
+    revision = screen.revision
+    screen.page.keyboard.type("slot 4")
+    screen.press("Enter").until_drawn_anew(revision)
+    assert "slot 4" in " ".join(screen.map_words)
+
+    screen.press("Escape")
+    revision = screen.revision
+    screen.press("f").until_drawn_anew(revision)
+    assert "slot 10" in screen.map_words
+    screen.press("Shift+ArrowLeft").until_at(12, 8)
+    before = screen.text(".mx-map-head")
+    revision = screen.revision
+    screen.press("+").until_drawn_anew(revision)
+    assert screen.text(".mx-map-head") != before
+
+    screen.press("t")
+    screen.page.wait_for_selector('.mx-frame[data-theme="dark"]')
+
+
+@pytest.mark.parametrize(("size", "key", "pane"), [((1366, 768), "b", ".mx-rail"), ((900, 768), "c", ".mx-compose")])
+def test_a_drawer_opens_and_closes_by_key(
+    screens: Callable[..., Screen], address: str, size: tuple[int, int], key: str, pane: str
+) -> None:
+    screen = screens(address, size=size)
+    assert not screen.page.locator(pane).is_visible()
+
+    screen.press(key)
+    screen.page.locator(pane).wait_for()
+
+    screen.press("Escape")
+    screen.page.locator(pane).wait_for(state="hidden")
+
+
+def test_motion_ends_at_once_when_a_key_is_pressed(screens: Callable[..., Screen], address: str) -> None:
+    screen = screens(address, reduced_motion="no-preference")
+    screen.press("3")
+    screen.page.wait_for_selector('.mx[data-playing=yes][data-op="12"]', state="attached")
+
+    screen.press("Shift+ArrowLeft").until_at(12, 8)
