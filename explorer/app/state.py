@@ -190,7 +190,16 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
     run = base.then(*commands)
     compose = replace(state.compose, shown=False) if hide_ghost else state.compose
     return with_ghost(
-        replace(state, run=run, stop=run.last_stop, compose=compose, question=False, earlier=earlier, notice=notice)
+        replace(
+            state,
+            run=run,
+            stop=run.last_stop,
+            compose=compose,
+            view=state.view._replace(focus=None, window=None),  # what the new operations are about
+            question=False,
+            earlier=earlier,
+            notice=notice,
+        )
     )
 
 
@@ -242,7 +251,6 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
     commands: list[Command] = [DetachTracker(user=u) for u, t in state.kvm.trackers.items() if t.attached]
     if kind != "none":
         commands.append(AttachTracker(user=0, kind=kind))
-    question = state.question
     after = append(state, *commands)
     errno = after.run.outcomes[-1].errno
     if errno is not None:
@@ -252,7 +260,7 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
                 f"No tracker can attach: {errno.name}, KVM was built without external write tracking.", "error"
             ),
         )
-    return replace(after, question=question and False)
+    return after
 
 
 def go_to(state: AppState, text: str) -> AppState:

@@ -66,6 +66,11 @@ class Moment(NamedTuple):
         return self.op.command if self.op is not None and isinstance(self.op.command, SetMemoryRegion) else None
 
     @property
+    def on_call(self) -> bool:
+        """Whether the slot in focus is the one the operation is about; true where no region call runs."""
+        return self.call is None or self.focus == SlotKey(self.call.as_id, self.call.slot)
+
+    @property
     def old(self) -> KvmMemorySlot | None:
         """The slot the region call found, as it was before."""
         call = self.call

@@ -340,10 +340,10 @@ def _windows(moment: Moment, kvm: Kvm, as_id: int, width: float, wanted: tuple[i
 def _spans(moment: Moment, kvm: Kvm, as_id: int) -> list[tuple[int, int]]:
     """Return the gfn ranges the detail is about: the slot in focus, and where it goes or was."""
     spans: list[tuple[int, int]] = []
-    old = moment.old
+    old = moment.old if moment.on_call else None
     if old is not None and not (moment.at_end and moment.change is KvmMrChange.CREATE):
         spans.append((old.base_gfn, old.end_gfn))
-    target = moment.target
+    target = moment.target if moment.on_call else None
     if target is not None and target not in spans and moment.change in (KvmMrChange.MOVE, KvmMrChange.CREATE):
         spans.append(target)
     if not spans and moment.focus is not None:

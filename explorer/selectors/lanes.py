@@ -107,7 +107,7 @@ def lanes_of(moment: Moment, windows: tuple[Window, ...], *, host_lane: bool, ne
     if newcomer:
         return (_opening(moment, windows),)
     op = moment.op
-    if op is not None and op.step.errno is not None and any(c.word == "zap" for c in op.cells):
+    if op is not None and moment.on_call and op.step.errno is not None and any(c.word == "zap" for c in op.cells):
         refused = next(i for i, cell in enumerate(op.cells) if cell.refused)
         if moment.stop.cell >= refused:
             return _before_during_after(moment, windows)
@@ -274,9 +274,13 @@ def _watches(moment: Moment, windows: tuple[Window, ...]) -> Lane:
     ledger = ledger_of(moment)
     slot = _focus_slot(moment)
     labels: list[Label] = []
-    watches = ledger.watches if ledger is not None and moment.old is not None else watches_of(moment.kvm, slot)
+    watches = (
+        ledger.watches
+        if ledger is not None and moment.old is not None and moment.on_call
+        else watches_of(moment.kvm, slot)
+    )
     marks = _marks(watches, windows, y=0.45)
-    labels += _mark_labels(watches, marks)
+    labels += _mark_labels(watches, marks, windows)
     new = _new_slot(moment)
     if new is not None:
         array = moment.kvm.heap.get(new.arch.gfn_write_track) if new.arch.gfn_write_track is not None else None
@@ -293,7 +297,7 @@ def _watches(moment: Moment, windows: tuple[Window, ...]) -> Lane:
 
 def _new_slot(moment: Moment) -> KvmMemorySlot | None:
     """Return the new slot object of a MOVE or CREATE once it has arrays."""
-    if moment.change not in (KvmMrChange.MOVE, KvmMrChange.CREATE) or moment.op is None:
+    if moment.change not in (KvmMrChange.MOVE, KvmMrChange.CREATE) or moment.op is None or not moment.on_call:
         return None
     pending = moment.kvm.pending
     if pending is not None:
@@ -301,10 +305,19 @@ def _new_slot(moment: Moment) -> KvmMemorySlot | None:
     return _focus_slot(moment) if moment.op.step.errno is None else None
 
 
-def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...]) -> list[Label]:
+def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: tuple[Window, ...]) -> list[Label]:
     if not marks:
         return []
     labels: list[Label] = []
+
+    def tell(text: str, role: str, *, bold: bool = False) -> None:
+        """Write behind the last mark, or under the marks if the window ends before the words do."""
+        end = next((w.x1 for w in windows if last.x <= w.x1), windows[-1].x1)
+        if last.x + 18 + len(text) * 7.4 <= end:
+            labels.append(Label(last.x + 18, 0.45, text, role, "left", bold=bold))
+        else:
+            labels.append(Label(end - 8, 0.1, text, role, "right", "small", bold=bold))
+
     returned = sum(1 for w in watches if w.fate == "returned")
     lost = sum(1 for w in watches if w.fate == "lost")
     last = max(marks, key=lambda mark: mark.x)
@@ -317,7 +330,7 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...]) -> list[La
     words = [text for text in (f"{returned} returned" if returned else "", f"{lost} lost" if lost else "") if text]
     if words:
         role = "lost" if lost else "internal"
-        labels.append(Label(last.x + 18, 0.45, ", ".join(words), role, "left", bold=bool(lost)))
+        tell(", ".join(words), role, bold=bool(lost))
     held = [w for w in watches if w.fate == "held"]
     if held and not words:
         trackers = sum(1 for w in held if w.by == "tracker")
@@ -326,7 +339,7 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...]) -> list[La
             text += f": {len(held) - trackers} shadow paging, {trackers} tracker"
         else:
             text += " tracker" if trackers else " shadow paging"
-        labels.append(Label(last.x + 18, 0.45, text, "external" if trackers else "internal", "left"))
+        tell(text, "external" if trackers else "internal")
     return labels
 
 
@@ -472,12 +485,12 @@ def _huge_text(kvm: Kvm, slot: KvmMemorySlot, level: LpageLevel, frame: int) -> 
 
 def _host(moment: Moment, windows: tuple[Window, ...]) -> Lane:
     """Draw the host memory behind the slot; a MOVE leaves it where it is."""
-    slot = moment.old or _focus_slot(moment)
+    slot = (moment.old if moment.on_call else None) or _focus_slot(moment)
     if slot is None:
         return Lane("Host memory", "hva", labels=(Label(windows[0].x1 / 2, 0.4, "no slot here", "ink_3"),))
     spans: list[tuple[int, int, bool]] = [(slot.base_gfn, slot.end_gfn, False)]
     target = moment.target
-    if moment.change is KvmMrChange.MOVE and target is not None:
+    if moment.change is KvmMrChange.MOVE and target is not None and moment.on_call:
         spans.append((*target, not moment.at_end))
     drawn = [
         (window.at(start), window.at(end), dotted)

@@ -18,6 +18,7 @@ const PING_EVERY = 2000;
 const LOST_AFTER = 5000;
 const PLAY_STEP = 600;
 const STORY_TIME = 1200;
+const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
 const PIECE = 1 << 20;
 const TABS = [
@@ -288,7 +289,7 @@ class Stage {
     button("⇧→", "next step", () => this.byCell(1));
     button("→", "next operation", () => this.byOp(1));
     button("?", "keys", () => this.showHelp(true));
-    this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), 1e6]));
+    this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
     this.time.append(this.timeBody, foot);
   }
 
@@ -598,9 +599,9 @@ class Stage {
     const op = Math.min(Math.max(stop[0], -1), last);
     const n = op < 0 ? 1 : this.cells.get(op);
     if (n === undefined) {
-      this.wanted = stop;
+      this.wanted = [op, stop[1]];
       this.root.dataset.state = "loading";
-      this.want([[op, stop[1]]]);
+      this.want([this.wanted]);
       return;
     }
     const target = [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
@@ -636,7 +637,7 @@ class Stage {
         const near = op + d;
         if (near < -1 || near > (this.ghost ? this.ops : this.ops - 1)) continue;
         const known = this.cells.get(near);
-        if (known === undefined) stops.push([near, 1e6]);
+        if (known === undefined) stops.push([near, END]);
         else if (Math.abs(d) === 1) for (let c = 0; c < known; c += 1) stops.push([near, c]);
         else stops.push([near, known - 1]);
       }
@@ -645,18 +646,24 @@ class Stage {
     }, 30);
   }
 
+  // Steps of an operation; one that was never seen may have any number.
+  cellsOf(op) {
+    return op < 0 ? 1 : (this.cells.get(op) ?? END + 1);
+  }
+
+  // Keys count from where the last one leads, drawn or still on its way.
   byOp(d) {
-    const [op, cell] = this.at;
-    const n = this.cells.get(op) ?? 1;
-    if (d > 0) this.go(cell < n - 1 ? [op, n - 1] : [op + 1, 1e6]);
-    else this.go([op - 1, 1e6]);
+    const [op, cell] = this.wanted ?? this.at;
+    const n = this.cellsOf(op);
+    if (d > 0) this.go(cell < n - 1 ? [op, n - 1] : [op + 1, END]);
+    else this.go([op - 1, END]);
   }
 
   byCell(d) {
-    const [op, cell] = this.at;
-    const n = this.cells.get(op) ?? 1;
+    const [op, cell] = this.wanted ?? this.at;
+    const n = this.cellsOf(op);
     if (d > 0) this.go(cell < n - 1 ? [op, cell + 1] : [op + 1, 0]);
-    else this.go(cell > 0 ? [op, cell - 1] : [op - 1, 1e6]);
+    else this.go(cell > 0 ? [op, cell - 1] : [op - 1, END]);
   }
 
   // Python hears the cursor at most ten times a second, and when it rests.
@@ -686,6 +693,7 @@ class Stage {
     this.playButton.setAttribute("aria-label", "pause");
     this.root.dataset.playing = "yes";
     this.playing = setInterval(() => {
+      if (this.wanted) return undefined; // still on its way
       const before = this.key_of(this.at);
       if (until && before === this.key_of(until)) return this.pause();
       this.byCell(1);
@@ -739,19 +747,22 @@ class Stage {
     else host.replaceChildren(build(tree));
   }
 
-  // Put a tree unless it is the one already there; focus inside survives by what it points at.
+  // Put a tree unless it is the one already there. Focus inside survives: on the stop where we are it goes with us,
+  // elsewhere it stays on what it points at.
   show(host, frame, name) {
     const digest = frame.p[name];
     if (host.dataset.digest === (digest ?? "none")) return;
     host.dataset.digest = digest ?? "none";
     const held = host.contains(document.activeElement) ? document.activeElement : null;
+    const here = held?.matches(".is-now, .is-current");
     const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot];
     this.put(host, this.piece(frame, name));
     if (again) {
       const same = [...host.querySelectorAll("[data-op],[data-slot]")].find(
         (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2],
       );
-      (same ?? host.querySelector(".tl-cell.is-now, .is-current"))?.focus({ preventScroll: true });
+      const now = host.querySelector(".tl-cell.is-now, .is-current");
+      ((here ? now : same) ?? now)?.focus({ preventScroll: true });
     }
   }
 
@@ -873,7 +884,7 @@ class Stage {
     if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.op !== undefined) {
-      this.go([Number(button.dataset.op), button.dataset.cell === undefined ? 1e6 : Number(button.dataset.cell)]);
+      this.go([Number(button.dataset.op), button.dataset.cell === undefined ? END : Number(button.dataset.cell)]);
     } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
   }
 
@@ -948,7 +959,8 @@ class Stage {
   }
 
   handle(event) {
-    const onButton = event.target.closest?.("button, a, summary, select");
+    // The stop where we are has nothing to do for Enter or Space: they keep the meaning they have elsewhere.
+    const onButton = event.target.closest?.("button:not(.is-now), a, summary, select");
     if ((event.key === "Enter" || event.key === " ") && onButton) return false;
     switch (event.key) {
       case "ArrowRight":
@@ -963,7 +975,7 @@ class Stage {
         this.go([-1, 0]);
         return true;
       case "End":
-        this.go([this.ops - 1, 1e6]);
+        this.go([this.ops - 1, END]);
         return true;
       case " ":
         this.toggle();
