@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.commands import AttachTracker, Command, GuestWrite, SetMemoryRegion, TrackGfn, UntrackGfn
 from explorer.engine.events import GuestWriteServed, MappingsZapped
-from explorer.engine.types import PAGE_SHIFT, ExplorerError
+from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, ExplorerError
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 from explorer.explain.ledger import ledger_of
 from explorer.explain.quantity import QuantityError, parse_quantity
@@ -264,12 +264,25 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
     if errno is not None:
         fired = ghost.step.refused_by
         found = next((result.operands for result in ghost.step.results if result.guard is fired), "")
-        why = f"{fired.title}? {found[:1].upper()}{found[1:]}." if fired is not None else ""
+        why = f"The check “{fired.title}” fails: {found}." if fired is not None else ""
         tail = f" after {plural(len(effects), 'side effect')} that stay" if effects else ", and nothing is touched"
-        return Preflight(title, f"Refused with {errno_text(errno)}{tail}. {why}", refused=True, error=False)
+        refused = f"Refused with {errno_text(errno)}{tail}. {why}{_nearest(call)}"
+        told = title if effects or ghost.step.change is not None else ""
+        return Preflight(told, refused, refused=True, error=False)
     return Preflight(
         title, "Accepted. " + ", ".join(effects).capitalize() + ("." if effects else ""), refused=False, error=False
     )
+
+
+def _nearest(call: SetMemoryRegion) -> str:
+    """Return what to type instead of a number that is no whole page."""
+    fields = {"base": call.guest_phys_addr, "size": call.memory_size, "hva": call.userspace_addr}
+    found = [
+        f" Nearest {name}: {hex_text(value & ~(PAGE_SIZE - 1))} or {hex_text((value | (PAGE_SIZE - 1)) + 1)}."
+        for name, value in fields.items()
+        if value % PAGE_SIZE
+    ]
+    return "".join(found)
 
 
 def _side_effects(ghost: OpDetail) -> list[str]:

@@ -1,7 +1,8 @@
 """A state as an address: machine, operations and place, packed small enough to paste.
 
-``v`` is the version of the form. Operations are the project's one-line commands, deflated and written in
-URL-safe base64. An address that cannot be read is refused with a sentence, never half applied.
+``v`` is the version of the form, ``at`` the place as the timeline numbers it. Operations are the project's
+one-line commands, deflated and written in URL-safe base64. An address that cannot be read is refused with a
+sentence, never half applied.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str,
         "k": machine.profile,
         "c": f"{switches}{config.host_phys_bits}",
         "o": packed,
-        "at": f"{stop.op}.{stop.cell}",
+        "at": f"{stop.op + 1}.{stop.cell + 1}",
         "n": title,
     }
 
@@ -117,6 +118,6 @@ def _commands(packed: str) -> tuple[str, ...]:
 def _stop(text: str) -> Stop:
     op, dot, cell = text.partition(".")
     try:
-        return Stop(int(op), int(cell) if dot else 0)
+        return Stop(int(op) - 1, int(cell) - 1 if dot else 0)
     except ValueError:
         raise LinkError(f"at={text[:20]!r} is no place in a run; expected such as 12.3") from None

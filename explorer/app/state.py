@@ -401,7 +401,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
     """Show the run of an imported log, at its end; a log without an operation changes nothing."""
     detail = tuple(f"line {gap.line}: {gap.reason}" for gap in log.gaps)
     if not len(run):
-        return replace(state, notice=Notice(f"{log.name}: {log.summary_sentence()}", "error", detail))
+        return replace(state, notice=Notice(log.summary_sentence(), "error", detail))
     return with_ghost(
         replace(
             state,
@@ -415,7 +415,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             answered=None,
             earlier=state,
             view=state.view._replace(focus=None, window=None),
-            notice=Notice(f"{log.name}: {log.summary_sentence()}", "info", detail),
+            notice=Notice(log.summary_sentence(), "info", detail),
             source="",
             about="",
         )

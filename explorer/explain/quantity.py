@@ -61,11 +61,13 @@ def parse_quantity(text: str, *, what: str = "value") -> int:
                 int(term[2].replace("_", ""), 0 if term[2].lower().startswith("0x") else 10) << _UNITS[term[3].lower()]
             )
         except ValueError:
-            raise QuantityError(f"{what}: {term[2]!r} is no number; write 0x1000 or 4096") from None
+            raise QuantityError(f"{what}: {term[2][:20]!r} is no number; write 0x1000 or 4096") from None
         total += -value if term[1] == "-" else value
         at = term.end()
-    if not 0 <= total <= U64_MAX:
-        raise QuantityError(f"{what} is {total:#x}, which does not fit 64 unsigned bits")
+    if total < 0:
+        raise QuantityError(f"{what} is below 0; write a number from 0 to {U64_MAX:#x}")
+    if total > U64_MAX:
+        raise QuantityError(f"{what} does not fit 64 bits; write a number up to {U64_MAX:#x}")
     return total
 
 

@@ -66,7 +66,7 @@ class ImportedLog:
     def summary_sentence(self) -> str:
         """Return in one sentence what was read, what it does and whether the kernel agrees."""
         if self.vm is None:
-            return f"{self.name}: no memory slot call in this {_TOOLS[self.format]}; {len(self.gaps)} lines not used."
+            return f"{self.name}: no memory slot call in this {_TOOLS[self.format]}; {self._unused()}."
         kinds = (
             (self.created, "created"),
             (self.deleted, "deleted"),
@@ -76,11 +76,15 @@ class ImportedLog:
             (self.refused, "refused"),
         )
         return (
-            f"{self.name}: {_TOOLS[self.format]} with {self.operations} memory slot calls on {self.vms} VM"
+            f"{self.name}: {_TOOLS[self.format]} with {self.operations} memory slot call"
+            f"{'' if self.operations == 1 else 's'} on {self.vms} VM"
             f"{'' if self.vms == 1 else 's'}; VM {self.vm}: {', '.join(f'{n} {word}' for n, word in kinds if n)}."
-            f" {len(self.gaps)} lines not used."
+            f" {self._unused()}."
             f" {f'{self.disagreements} results differ' if self.disagreements else 'Every recorded result agrees'}."
         )
+
+    def _unused(self) -> str:
+        return f"{len(self.gaps)} line{'' if len(self.gaps) == 1 else 's'} not used"
 
 
 def import_log(

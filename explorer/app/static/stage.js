@@ -379,7 +379,7 @@ class Stage {
     for (let at = 0; at === 0 || at < blob.size; at += PIECE) {
       const piece = await blob.slice(at, at + PIECE).arrayBuffer();
       const taken = new Promise((resolve) => (this.taken = resolve));
-      this.model.send({ t: "upload", name, size: blob.size, at }, undefined, [new DataView(piece)]);
+      this.say({ t: "upload", name, size: blob.size, at }, [new DataView(piece)]);
       if (at + PIECE < blob.size) await taken;
       if (!this.uploading) return;
     }
@@ -404,8 +404,14 @@ class Stage {
 
   // -- talking to Python ---------------------------------------------------------------------------
 
-  say(message) {
-    this.model.send(message);
+  // Send to Python; a channel that is closed is a lost session, not an error for the console.
+  say(message, buffers = []) {
+    try {
+      this.model.send(message, undefined, buffers);
+    } catch {
+      this.lastPong = -LOST_AFTER;
+      this.setLost(true);
+    }
   }
 
   listen() {
@@ -482,13 +488,15 @@ class Stage {
   }
 
   beat() {
+    this.setLost(performance.now() - this.lastPong > LOST_AFTER);
     this.say({ t: "ping", n: Math.round(performance.now()) });
-    const silent = performance.now() - this.lastPong > LOST_AFTER;
-    if (silent !== this.lost) {
-      this.lost = silent;
-      this.root.dataset.kernel = silent ? "lost" : "alive";
-      this.drawBars();
-    }
+  }
+
+  setLost(lost) {
+    if (lost === this.lost) return;
+    this.lost = lost;
+    this.root.dataset.kernel = lost ? "lost" : "alive";
+    this.drawBars();
   }
 
   hear(message, buffers) {
@@ -581,7 +589,7 @@ class Stage {
   writeAddress() {
     if (!document.body.dataset.voila || !this.link) return;
     const query = new URLSearchParams(this.link);
-    if (this.link.at) query.set("at", `${this.at[0]}.${this.at[1]}`);
+    if (this.link.at) query.set("at", `${this.at[0] + 1}.${this.at[1] + 1}`);
     const text = query.toString();
     const url = text ? `${location.pathname}?${text}` : location.pathname;
     if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
