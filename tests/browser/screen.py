@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -31,31 +30,38 @@ def serving(*options: str) -> Iterator[str]:
     """Run `explorer serve` and give its address once it answers."""
     port = free_port(9100 + os.getpid() % 500 * 20)
     command = [sys.executable, "-m", "explorer", "serve", "--no-browser", "--port", str(port), *options]
+    # A file that is not there: an answer that starts no kernel.
+    with server_of(command, f"http://127.0.0.1:{port}/", probe="voila/static/none") as address:
+        yield address
+
+
+@contextmanager
+def server_of(command: list[str], address: str, *, probe: str) -> Iterator[str]:
+    """Run a server until the block is left; enter it once a path of it is answered."""
     server = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        address = f"http://127.0.0.1:{port}/"
-        _wait_for(address, server)
+        _wait_for(f"{address}{probe}", server)
         yield address
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(PATIENCE_SECONDS)
 
 
-def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     deadline = monotonic() + PATIENCE_SECONDS
     while monotonic() < deadline:
         assert server.poll() is None, f"the server ended with status {server.returncode}"
         try:
-            urllib.request.urlopen(f"{address}voila/static/voila.js", timeout=5).close()  # noqa: S310 - our own server
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - our own server
         except urllib.error.HTTPError:
             return
         except OSError:
             sleep(0.1)
         else:
             return
-    raise AssertionError(f"nothing answers at {address}")
+    raise AssertionError(f"nothing answers at {url}")
 
 
 class Screen:
@@ -72,12 +78,16 @@ class Screen:
     @classmethod
     def open(cls, browser: Browser, url: str, size: tuple[int, int], **context: Any) -> Screen:
         """Open a page and wait until the picture is there; motion is reduced unless asked for."""
+        return cls.visit(browser, url, size, **context).ready()
+
+    @classmethod
+    def visit(cls, browser: Browser, url: str, size: tuple[int, int], **context: Any) -> Screen:
+        """Open a page without waiting for a dashboard."""
         options = {"reduced_motion": "reduce", **context}
         page = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options).new_page()
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
         screen = cls(page)
         page.goto(url, wait_until="domcontentloaded")
-        screen.ready()
         return screen
 
     def close(self) -> None:
