@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 
+from explorer.figures.theme import stylesheet
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Stage", "plotly_script", "stylesheet"]
+__all__ = ["Stage", "plotly_script"]
 
 _STATIC = resources.files("explorer.app") / "static"
-
-
-def stylesheet() -> str:
-    """Return the tokens and the rules of the page."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("tokens.css", "explorer.css"))
 
 
 def plotly_script() -> bytes:

@@ -11,7 +11,7 @@ import html
 import re
 from typing import Any
 
-__all__ = ["ATTRIBUTES", "TAGS", "Node", "el", "glyph", "rich", "to_html"]
+__all__ = ["ATTRIBUTES", "TAGS", "Node", "el", "glyph", "rich", "to_html", "to_text"]
 
 Node = str | list[Any]
 
@@ -122,3 +122,40 @@ def to_html(node: Node) -> str:
         else:
             written += f' {name}="{html.escape(str(value), quote=True)}"'
     return f"<{tag}{written}>{''.join(to_html(child) for child in children)}</{tag}>"
+
+
+_LINES = frozenset(("div", "p", "tr", "li", "h2", "h3", "h4", "section", "table", "ul", "ol", "caption"))
+"""Elements that begin and end a line of text."""
+_CELLS = frozenset(("td", "th"))
+_CELL = "\t"
+
+
+def to_text(node: Node) -> str:
+    """Return the words of a tree: a line for each row or paragraph, two spaces between cells.
+
+    Pictures are left out, and so are rows that stand for others where there is no room.
+    """
+    lines = [""]
+    _write(node, lines)
+    return "\n".join("  ".join(" ".join(cell.split()) for cell in line.split(_CELL)) for line in lines if line.strip())
+
+
+def _write(node: Node, lines: list[str]) -> None:
+    if isinstance(node, str):
+        lines[-1] += node
+        return
+    tag, attrs, *children = node
+    if tag == "svg" or "folded" in str(attrs.get("class", "")).split():
+        return
+    if tag in _LINES:
+        lines.append("")
+    elif tag in _CELLS and lines[-1].strip():
+        lines[-1] += _CELL
+    for at, child in enumerate(children):
+        # Elements side by side are apart on the page; words that touch in the tree touch.
+        beside = at and not isinstance(child, str) and not isinstance(children[at - 1], str)
+        if beside and lines[-1] and not lines[-1].endswith(" "):
+            lines[-1] += " "
+        _write(child, lines)
+    if tag in _LINES:
+        lines.append("")

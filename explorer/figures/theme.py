@@ -1,7 +1,7 @@
 """Colours, type and marks by role, for each theme; the same values as the page's stylesheet.
 
 Rule: a figure names roles (``"tracked"``, ``"invalid"``), never a colour; what a role looks like is here,
-read from ``tokens.json``. A test compares the tokens with ``app/static/tokens.css``.
+read from ``static/tokens.json``. A test compares it with ``static/tokens.css``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-__all__ = ["DEFAULT", "PLOT_CONFIG", "THEMES", "Spec", "Theme", "theme_named"]
+__all__ = ["DEFAULT", "PLOT_CONFIG", "THEMES", "Spec", "Theme", "stylesheet", "theme_named"]
 
 ThemeName = Literal["light", "dark", "hc"]
 Spec = dict[str, Any]
 """A plotly figure as plain JSON: ``{"data": [...], "layout": {...}}``."""
+
+_STATIC = resources.files("explorer.figures") / "static"
 
 THEMES: tuple[ThemeName, ...] = ("light", "dark", "hc")
 
@@ -41,9 +43,14 @@ class Theme:
         return self.colors[role.replace("_", "-")]
 
 
+def stylesheet() -> str:
+    """Return the tokens and the rules that document trees are drawn by, as CSS."""
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("tokens.css", "explorer.css"))
+
+
 @cache
 def _tokens() -> dict[str, Any]:
-    text = (resources.files("explorer.figures") / "tokens.json").read_text(encoding="utf-8")
+    text = (_STATIC / "tokens.json").read_text(encoding="utf-8")
     tokens: dict[str, Any] = json.loads(text)
     return tokens
 

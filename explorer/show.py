@@ -1,0 +1,227 @@
+"""One call for each view: runs from text or from the library, and what the dashboard shows of them.
+
+::
+
+    run = play("set_region slot=0 gpa=0 size=2M hva=0x7f0000000000", profile="v6_1")
+    map_of(run)               # a plotly figure
+    guards_of(run, "1.1")     # a table; print() gives it as text
+
+A place in a run is written as the timeline numbers it: ``"17.6"`` is step 6 of operation 17, ``"17"`` its
+end, and without one it is the end of the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from explorer.engine.commands import CommandError, parse_command
+from explorer.engine.config import VmConfig
+from explorer.engine.types import ExplorerError
+from explorer.explain.ledger import ledger_of
+from explorer.figures.arrays import arrays_spec
+from explorer.figures.dom import el, to_html, to_text
+from explorer.figures.gpa_map import gpa_map_spec
+from explorer.figures.panels import (
+    guards_panel,
+    hand_off_panel,
+    ledger_panel,
+    phases_panel,
+    rail_panel,
+    slot_table_panel,
+)
+from explorer.figures.theme import stylesheet, theme_named
+from explorer.history import Run, Stop
+from explorer.history.moment import moment_at
+from explorer.scenarios import load_scenario
+from explorer.scenarios.runner import run_of
+from explorer.selectors.arrays import select_arrays
+from explorer.selectors.gpa_map import select_gpa_map
+from explorer.selectors.guards import select_guards
+from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.phases import select_phases
+from explorer.selectors.rail import select_rail
+from explorer.selectors.slot_table import select_slot_table
+
+if TYPE_CHECKING:
+    from explorer.figures.dom import Node
+    from explorer.history.moment import Moment
+
+__all__ = [
+    "Panel",
+    "PlaceError",
+    "arrays_of",
+    "because",
+    "guards_of",
+    "hand_off_of",
+    "ledger_of_move",
+    "map_of",
+    "phases_of",
+    "play",
+    "slots_of",
+    "tell",
+]
+
+
+class PlaceError(ExplorerError):
+    """A text is no place in a run."""
+
+
+class Panel:
+    """A table or a paragraph of the dashboard: HTML in a notebook, text in a terminal."""
+
+    def __init__(self, tree: Node) -> None:
+        """Keep the tree; it is written when it is shown."""
+        self._tree = tree
+
+    def _repr_html_(self) -> str:
+        """Return the panel with the page's styles; everything from outside is escaped."""
+        return f'<style>{stylesheet()}</style><div class="mx-frame is-alone">{to_html(self._tree)}</div>'
+
+    def __str__(self) -> str:
+        """Return the words, a line for each row or paragraph."""
+        return to_text(self._tree)
+
+    __repr__ = __str__
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def play(text: str = "", *, profile: str = "v6_12", **config: bool | int | str) -> Run:
+    """Return the run of operations in their one-line form.
+
+    Parameters
+    ----------
+    text
+        An operation on each line, such as ``track gfn=0xc0003``; empty lines and ``# remarks`` are left out.
+    profile
+        Name of a kernel profile.
+    config
+        Fields of `VmConfig`, such as ``tdp=True``.
+
+    Raises
+    ------
+    ExplorerError
+        If a line, the profile or a field cannot be read; the message names the line.
+    """
+    commands = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].strip()
+        if words:
+            try:
+                commands.append(parse_command(words))
+            except CommandError as error:
+                raise CommandError(f"line {number}: {error}") from error
+    try:
+        machine = VmConfig(**config)  # type: ignore[arg-type]  # a wrong name or value is told below
+    except TypeError as error:
+        raise ExplorerError(f"{error}; fields are {', '.join(VmConfig.__dataclass_fields__)}") from error
+    return Run.new(profile, machine, commands)
+
+
+def tell(story: str, *, profile: str = "") -> Run:
+    """Return the run of a scenario of the library, with its composed operation applied.
+
+    Parameters
+    ----------
+    story
+        Id of a scenario; `explorer.scenarios.scenario_names` lists them.
+    profile
+        Kernel profile to tell it on instead of its own.
+
+    Raises
+    ------
+    ExplorerError
+        If there is no such scenario or profile.
+    """
+    scenario = load_scenario(story)
+    run = run_of(scenario)
+    if scenario.next is not None:
+        run = run.then(scenario.next)
+    return run.on(profile, scenario.config) if profile else run
+
+
+def _moment(run: Run, at: str) -> Moment:
+    if not at:
+        return moment_at(run, run.last_stop)
+    op, dot, cell = at.partition(".")
+    try:
+        stop = run.clamp(Stop(int(op) - 1, int(cell) - 1)) if dot else run.end_of(int(op) - 1)
+    except (ValueError, IndexError):
+        stop = None
+    if stop is None or (dot and (stop.op + 1, stop.cell + 1) != (int(op), int(cell))):
+        raise PlaceError(f"{at!r} is no place in this run of {len(run)} operations; write such as '3' or '3.2'")
+    return moment_at(run, stop)
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+def map_of(
+    run: Run, at: str = "", *, width: int = 780, window: tuple[int, int] | None = None, theme: str = "light"
+) -> go.Figure:
+    """Return the map of guest memory as a plotly figure.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run.
+    width
+        Width of the plot in pixels, names of lanes not counted.
+    window
+        Gfns ``[start, end)`` to show in the detail instead of what the operation is about.
+    theme
+        ``light``, ``dark`` or ``hc``, for high contrast.
+    """
+    view = select_gpa_map(_moment(run, at), width=width, window=window)
+    return _figure(gpa_map_spec(view, theme_named(theme)))
+
+
+def arrays_of(run: Run, at: str = "", *, theme: str = "light") -> go.Figure | None:
+    """Return the write-track arrays of the slot and their lifetimes; None where no slot has any."""
+    view = select_arrays(_moment(run, at))
+    return None if view is None else _figure(arrays_spec(view, theme_named(theme)))
+
+
+def _figure(spec: dict[str, object]) -> go.Figure:
+    return go.Figure(spec)
+
+
+def phases_of(run: Run, at: str = "") -> Panel:
+    """Return the steps of a region call, what each set holds in each, and what readers see."""
+    view = select_phases(_moment(run, at))
+    return Panel(phases_panel(view) if view is not None else _none("This operation is no region call."))
+
+
+def hand_off_of(run: Run, at: str = "") -> Panel:
+    """Return old slot, INVALID copy and new slot side by side, with the fate of each field."""
+    view = select_hand_off(_moment(run, at))
+    return Panel(hand_off_panel(view) if view is not None else _none("This operation is no region call."))
+
+
+def ledger_of_move(run: Run, at: str = "") -> Panel:
+    """Return how many watches there were, came back, were kept and are lost."""
+    ledger = ledger_of(_moment(run, at))
+    return Panel(ledger_panel(ledger) if ledger is not None else _none("No slot that existed changes here."))
+
+
+def guards_of(run: Run, at: str = "") -> Panel:
+    """Return the checks of a region call in kernel order, and what a late refusal cost."""
+    view = select_guards(_moment(run, at))
+    return Panel(guards_panel(view) if view is not None else _none("This operation is no region call."))
+
+
+def slots_of(run: Run, at: str = "") -> Panel:
+    """Return the table of slots and holes."""
+    return Panel(slot_table_panel(select_slot_table(_moment(run, at), {})))
+
+
+def because(run: Run, at: str = "") -> Panel:
+    """Return the verdict, why it is so, and the kernel function that decides."""
+    return Panel(rail_panel(select_rail(run, _moment(run, at))))
+
+
+def _none(text: str) -> Node:
+    return el("p", text, cls="empty")
