@@ -73,26 +73,28 @@ function make(tag, cls, text) {
 }
 
 // Plotly is loaded once per page: as a file where the page's template offers it, else from the kernel.
+// The dashboard's page brings plotly's script itself once it has loaded, while the kernel is being reached;
+// elsewhere, in JupyterLab, Python sends it.
 function loadPlotly(ask) {
-  if (globalThis.Plotly) return Promise.resolve(globalThis.Plotly);
-  if (!globalThis.__mxPlotly) {
-    globalThis.__mxPlotly = new Promise((resolve, reject) => {
-      const tag = document.querySelector("script[data-mx-plotly]");
-      if (tag) {
-        tag.addEventListener("load", () => resolve(globalThis.Plotly));
-        tag.addEventListener("error", () => reject(new Error("plotly did not load")));
-        if (globalThis.Plotly) resolve(globalThis.Plotly);
-        return;
-      }
-      ask((bytes) => {
+  globalThis.__mxPlotly ??= new Promise((resolve, reject) => {
+    const wait = (script) => {
+      script.addEventListener("load", () => resolve(globalThis.Plotly));
+      script.addEventListener("error", () => reject(new Error("plotly did not load")));
+    };
+    const bring = () => {
+      if (globalThis.Plotly) return resolve(globalThis.Plotly);
+      const found = document.querySelector("script[data-mx-plotly]");
+      if (found) return wait(found);
+      return ask((bytes) => {
         const script = document.createElement("script");
         script.src = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
-        script.onload = () => resolve(globalThis.Plotly);
-        script.onerror = () => reject(new Error("plotly did not load"));
-        document.head.appendChild(script);
+        wait(script);
+        document.head.append(script);
       });
-    });
-  }
+    };
+    if (document.readyState === "complete") bring();
+    else addEventListener("load", () => setTimeout(bring));
+  });
   return globalThis.__mxPlotly;
 }
 
@@ -775,8 +777,9 @@ class Stage {
   }
 
   async draw() {
-    const key = this.key_of(this.at);
-    const frame = this.frames.get(key);
+    const [op, cell] = this.at;
+    const rev = this.rev;
+    const frame = this.frames.get(this.key_of(this.at));
     if (!frame || !this.plotly) return;
     const asking = frame.p.question !== undefined && this.asking;
     this.root.dataset.question = asking ? "open" : "no";
@@ -792,13 +795,14 @@ class Stage {
     } else {
       this.drawTab(frame, drawn);
     }
-    this.scrub.value = String(this.at[0]);
+    this.scrub.value = String(op);
     await Promise.all(drawn);
+    if (rev !== this.rev || op !== this.at[0] || cell !== this.at[1]) return; // a later picture is on its way
     this.mapBody.setAttribute("aria-label", frame.s);
     this.live.textContent = frame.s;
-    this.root.dataset.op = String(this.at[0]);
-    this.root.dataset.cell = String(this.at[1]);
-    this.root.dataset.rev = String(this.rev);
+    this.root.dataset.op = String(op);
+    this.root.dataset.cell = String(cell);
+    this.root.dataset.rev = String(rev);
     if (!this.wanted) this.root.dataset.state = "ready";
     this.scrollTimeline();
   }
