@@ -120,6 +120,8 @@ class Sheet:
     ) -> None:
         """Write `text` with its middle at height `y`; ``left`` means it begins at `x`."""
         if text:
+            # Plotly reads tags in a text; a name from outside must not become one.
+            text = text.replace("<", "<\N{WORD JOINER}")
             shown = f"<b>{text}</b>" if bold else text
             self._words.append((x, y, shown, self.theme.color(role), size, anchor))
 
@@ -250,7 +252,8 @@ class Sheet:
             **{
                 key: value
                 for key, value in template.items()
-                if key not in ("xaxis", "yaxis", "title", "margin", "dragmode")
+                # With a transition, even one of no length, plotly draws everything twice.
+                if key not in ("xaxis", "yaxis", "title", "margin", "dragmode", "transition")
             },
             "width": self.width,
             "height": self.height,
