@@ -1,6 +1,8 @@
 """Watches as tokens: where each came from, who took it, what is lost with the old arrays, and when.
 
-A watch is one count of one page. The sum always balances: before = returned + kept + lost.
+A watch is one count of one page. The sum always balances: before = returned + kept + lost. A watch that the
+zap returns is made again when the guest needs it; one that a tracker's own callback takes back in the course of
+a call, as KVMGT's does before 6.6, is *dropped*: returned too, but nobody asks for it again.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class Ledger(NamedTuple):
     """Number, from 1, of the step in which watches are or will be lost; None if none will."""
     will_be_lost: int
     """How many of the held ones will be lost in that step."""
+    will_be_dropped: int = 0
+    """How many of the held ones a callback of their tracker will take back."""
 
     @property
     def before(self) -> int:
@@ -61,8 +65,13 @@ class Ledger(NamedTuple):
         return self.count("lost")
 
     @property
+    def dropped(self) -> int:
+        """How many of the returned ones a callback of their tracker took back."""
+        return self.count("returned", "tracker")
+
+    @property
     def kept(self) -> int:
-        """How many are in the array and will stay there."""
+        """How many are in the array and not about to be lost with it."""
         return self.count("held") - self.will_be_lost
 
 
@@ -93,8 +102,9 @@ def ledger_of(moment: Moment) -> Ledger | None:
     now = _fates(before, moment.events, old)
     end = _fates(before, tuple(event for cell in op.cells for event in cell.events), old)
     lost_at = _step_of_loss(op, old) if any(watch.fate == "lost" for watch in end) else None
-    will = sum(1 for a, b in zip(now, end, strict=True) if a.fate == "held" and b.fate == "lost")
-    return Ledger(now, lost_at, will)
+    changes = Counter((b.by, b.fate) for a, b in zip(now, end, strict=True) if a.fate == "held" != b.fate)
+    will = sum(count for (_, fate), count in changes.items() if fate == "lost")
+    return Ledger(now, lost_at, will, changes["tracker", "returned"])
 
 
 def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemorySlot | None) -> tuple[Watch, ...]:
@@ -102,6 +112,8 @@ def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemoryS
     watches = list(before)
     for event in events:
         if isinstance(event, WriteUntracked):
+            if old is None or (event.slot, event.as_id) != (old.id, old.as_id):
+                continue  # of another slot, such as the one at the same gfn in the other address space
             by = "shadow paging" if event.by == SHADOW_PAGING else "tracker"
             for at, watch in enumerate(watches):
                 if (watch.gfn, watch.by, watch.fate) == (event.gfn, by, "held"):

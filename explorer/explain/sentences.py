@@ -6,7 +6,7 @@ argument; a template that holds in some profiles asks the profile's behaviour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from explorer.engine.commands import (
     Advance,
@@ -28,46 +28,52 @@ from explorer.engine.commands import (
     UntrackGfn,
 )
 from explorer.engine.events import (
+    ArrayAllocated,
     ChangeClassified,
-    DirtyLogRead,
-    GuestWriteServed,
-    KernelWarned,
-    ShadowTableShadowed,
     TrackerForgot,
     TrackerNotified,
 )
 from explorer.engine.mmu import zaps_all
-from explorer.engine.uapi import KvmMrChange
+from explorer.engine.uapi import (
+    KvmMrChange,
+)
 from explorer.explain.ledger import ledger_of
-from explorer.explain.words import hex_text, pages_text, plural, size_text
+from explorer.explain.other_sentences import Sentences, other_sentences
+from explorer.explain.sources import in_words_of, is_older, name_in
+from explorer.explain.words import hex_text, plural, size_text
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command
+    from explorer.explain.ledger import Ledger
     from explorer.history.moment import Moment
 
 __all__ = ["Sentences", "op_words", "sentences_of"]
 
 
-class Sentences(NamedTuple):
-    """What a moment means."""
-
-    newcomer: str
-    developer: str
-    """May name kernel functions, in backquotes."""
-    function: str
-    """Kernel function the developer's sentence is about; empty if there is none."""
-
-
 def sentences_of(moment: Moment) -> Sentences:
-    """Return the sentences of a moment."""
+    """Return the sentences of a moment, with every function under the name it has in the moment's kernel."""
+    found, kernel = _sentences(moment), moment.kvm.profile
+    developer = in_words_of(found.developer, kernel)
+    if found.function and name_in(found.function, kernel) is None:
+        developer += f" {kernel.title[:1].upper()}{kernel.title[1:]} has no such function."
+    return found._replace(developer=developer)
+
+
+def _sentences(moment: Moment) -> Sentences:
     op = moment.op
     if op is None:
+        what = "an empty slot array" if _has_slot_arrays(moment) else "two empty memslot sets"
         return Sentences(
-            "A new VM has no memory yet.", "`kvm_create_vm()` made two empty memslot sets for each address space.", ""
+            "A new VM has no memory yet.", f"`kvm_create_vm()` made {what} for each address space.", "kvm_create_vm"
         )
     if moment.call is not None:
         return _region(moment)
-    return _other(moment, op.command)
+    return other_sentences(moment, op.command)
+
+
+def _has_slot_arrays(moment: Moment) -> bool:
+    """Return whether the kernel keeps all slots of a space in one array, which every update copies."""
+    return is_older(moment.kvm.profile, "v5.17")
 
 
 # -- region calls ----------------------------------------------------------------------------------
@@ -92,9 +98,10 @@ def _region(moment: Moment) -> Sentences:
                 "kvm_set_memory_region",
             )
         case "copy":
+            what = "every slot of the space" if _has_slot_arrays(moment) else "the slot"
             return Sentences(
                 f"KVM makes a copy of {slot} and marks the copy INVALID. Nobody sees it yet.",
-                "`kvm_copy_memslot()` copies the slot, pointers and all: the copy shares the old arrays and bitmap.",
+                f"`kvm_copy_memslot()` copies {what}, pointers and all: the copy shares the old arrays and bitmap.",
                 "kvm_copy_memslot",
             )
         case "stage":
@@ -108,7 +115,7 @@ def _region(moment: Moment) -> Sentences:
         case "roll back":
             return Sentences(
                 f"KVM puts {slot} back where it was. What it threw away on the way stays thrown away.",
-                "`kvm_activate_memslot()` publishes the untouched old object again and frees the INVALID copy.",
+                "`kvm_activate_memslot()` publishes the untouched old object again; then the INVALID copy is freed.",
                 "kvm_activate_memslot",
             )
         case _:
@@ -130,7 +137,7 @@ def _asked(moment: Moment) -> str:
         case KvmMrChange.NOOP:
             return f"slot {call.slot}, exactly as it is."
         case _:
-            return f"a slot {call.slot} of {where}."
+            return f"a new slot {call.slot} of {where}."
 
 
 def _kind(moment: Moment) -> str:
@@ -139,7 +146,7 @@ def _kind(moment: Moment) -> str:
         KvmMrChange.DELETE: "a DELETE",
         KvmMrChange.MOVE: "a MOVE",
         KvmMrChange.FLAGS_ONLY: "a flags change",
-        KvmMrChange.NOOP: "nothing to do",
+        KvmMrChange.NOOP: "no change",
         None: "unclear",
     }[moment.change]
 
@@ -151,11 +158,13 @@ def _reason(moment: Moment) -> str:
 def _stage(moment: Moment, function: str) -> Sentences:
     call = moment.call
     assert call is not None, "a stage is inside a region call"
+    arrays = _has_slot_arrays(moment)
     if function == "kvm_replace_memslot":
+        developer = "`kvm_replace_memslot()` edits the inactive set only; the active one still holds the old object, for a roll-back."
+        if arrays:
+            developer = "Only the copied array is edited, by `kvm_replace_memslot()`; the active one still holds the old slot, for a roll-back."
         return Sentences(
-            "The INVALID copy takes the old slot’s place in the set that no reader uses.",
-            "`kvm_replace_memslot()` edits the inactive set only; the active one still holds the old object, for a roll-back.",
-            function,
+            "The INVALID copy takes the old slot’s place in the set that no reader uses.", developer, function
         )
     what = {
         KvmMrChange.CREATE: "The new slot goes",
@@ -165,7 +174,9 @@ def _stage(moment: Moment, function: str) -> Sentences:
     into = "" if moment.change is KvmMrChange.DELETE else "into "
     return Sentences(
         f"{what} {into}the set that no reader uses.",
-        f"`{function}()` calls `kvm_replace_memslot()` on the inactive set.",
+        f"`{function}()` edits the array that no reader sees."
+        if arrays
+        else f"`{function}()` calls `kvm_replace_memslot()` on the inactive set.",
         function,
     )
 
@@ -176,111 +187,139 @@ def _swap(moment: Moment) -> Sentences:
     seen = moment.kvm.slot(call.slot, call.as_id) if call.as_id < len(moment.kvm.memslots) else None
     if seen is not None and seen.invalid:
         return Sentences(
-            f"Now every reader sees slot {call.slot} as INVALID: a guest access to it waits and tries again.",
+            f"Now every reader sees slot {call.slot} as INVALID: a guest access that faults there tries again until the update is over.",
             "`kvm_swap_active_memslots()` published the set with the INVALID copy and waited for every reader of the other one.",
             "kvm_swap_active_memslots",
         )
     words = "no longer finds the slot" if seen is None else f"sees slot {call.slot} at {hex_text(seen.base_gfn << 12)}"
     return Sentences(
         f"KVM switches the two sets. From here on every reader {words}.",
-        "`kvm_swap_active_memslots()` published the edited set, waited for readers, and `kvm_replace_memslot()` made the other set equal.",
+        "`kvm_swap_active_memslots()` published the edited array and waited for the readers of the other one."
+        if _has_slot_arrays(moment)
+        else "`kvm_swap_active_memslots()` published the edited set, waited for readers, and `kvm_replace_memslot()` made the other set equal.",
         "kvm_activate_memslot",
     )
 
 
 def _zap(moment: Moment) -> Sentences:
     events = moment.op.cells[moment.stop.cell].events if moment.op is not None else ()
-    ledger = ledger_of(moment)
-    returned = ledger.returned if ledger is not None else 0
-    told = [e for e in events if isinstance(e, TrackerNotified)]
+    ledger, profile = ledger_of(moment), moment.kvm.profile
+    own = ledger.count("returned", "shadow paging") if ledger is not None else 0
+    told = any(isinstance(e, TrackerNotified) for e in events)
     forgot = sum(len(e.gfns) for e in events if isinstance(e, TrackerForgot))
-    everything = moment.kvm.profile.kvm_is_a_track_notifier or zaps_all(moment.kvm)
-    newcomer = (
-        "KVM throws away every mapping of the VM" if everything else "KVM throws away the mappings of this slot only"
-    )
-    if returned:
-        newcomer += (
-            f"; {plural(returned, 'watch')} of this slot {'is' if returned == 1 else 'are'} taken back with them"
-        )
+    newcomer = f"KVM throws away {_what_goes(moment)}"
+    if own:
+        newcomer += f"; {plural(own, 'watch')} of shadow paging {'goes' if own == 1 else 'go'} back with them"
     newcomer += "."
     if told:
-        newcomer += " The tracker is told before it is known whether the call succeeds."
-    function = "kvm_mmu_zap_all_fast" if everything else "kvm_mmu_zap_memslot"
-    developer = f"`kvm_arch_flush_shadow_memslot()` runs `{function}()`: each shadow page is un-accounted from the arrays it was counted in, which the INVALID slot still shares."
-    if forgot:
-        developer += (
-            f" KVMGT’s `track_flush_slot` callback ran first and dropped {plural(forgot, 'page')} from its own table."
+        who = (
+            f"KVMGT was told first and dropped its {plural(forgot, 'watch')}"
+            if forgot
+            else "The tracker was told first"
         )
+        newcomer += f" {who}, before it is known whether the call succeeds."
+    if profile.kvm_is_a_track_notifier:
+        developer = "`kvm_arch_flush_shadow_memslot()` runs the `track_flush_slot` callback of every tracker, KVM’s own last: that one is `kvm_mmu_invalidate_zap_pages_in_memslot()`, and calls `kvm_mmu_zap_all_fast()`."
+    elif not zaps_all(moment.kvm):
+        developer = "With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()` ends in `kvm_mmu_zap_memslot_pages_and_flush()`: the leaf mappings of the slot, and the shadow pages of guest tables that lie in it."
+    else:
+        developer = (
+            "`kvm_arch_flush_shadow_memslot()` calls `kvm_mmu_zap_all_fast()`."
+            if is_older(profile, "v7.3")
+            else "`kvm_arch_flush_shadow_memslot()` runs both halves of `kvm_mmu_zap_all_fast()`, the first under mmu_lock."
+        )
+    if own:
+        developer += (
+            " Each shadow page is un-accounted from the arrays it was counted in, which the INVALID slot still shares."
+        )
+    if forgot:
+        developer += f" `kvmgt_page_track_flush_slot()` took {plural(forgot, 'page')} out of KVMGT’s own table and left its `tracked` flags as they were."
     return Sentences(newcomer, developer, "kvm_arch_flush_shadow_memslot")
 
 
+def _what_goes(moment: Moment) -> str:
+    return "every mapping of the VM" if zaps_all(moment.kvm) else "the mappings of this slot only"
+
+
+_ARRAY_NAMES = {"rmap": "rmap", "lpage_info": "lpage_info", "gfn_write_track": "the write-track counts"}
+
+
+def _new_arrays(moment: Moment) -> str:
+    """List the arrays this step allocated, such as ``rmap, lpage_info and the write-track counts``."""
+    events = moment.op.cells[moment.stop.cell].events if moment.op is not None else ()
+    names = [_ARRAY_NAMES[e.kind] for e in events if isinstance(e, ArrayAllocated) and e.kind in _ARRAY_NAMES]
+    return " and ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])
+
+
 def _prepare(moment: Moment) -> Sentences:
-    change = moment.change
+    change, arrays = moment.change, _has_slot_arrays(moment)
     if change is KvmMrChange.MOVE:
-        if moment.kvm.profile.move_keeps_arch_metadata:
-            return Sentences(
-                "The slot keeps its old lists, although they were made for the old place.",
-                "Before 5.7 a MOVE inherited rmap, lpage_info and gfn_track by pointer; their length and marks belong to the old base.",
-                "kvm_arch_prepare_memory_region",
-            )
-        ledger = ledger_of(moment)
-        will = ledger.will_be_lost if ledger is not None else 0
-        tail = (
-            f" {plural(will, 'watch')} of the external tracker stay{'s' if will == 1 else ''} behind and will be thrown away."
-            if will
-            else ""
-        )
-        return Sentences(
-            "The slot is being rebuilt at its new place with an empty watch list." + tail,
-            "`kvm_alloc_memslot_metadata()` zeroes `new->arch` and allocates arrays B. Arrays A still belong to old, are shared by INVALID, and are freed after the commit.",
-            "kvm_alloc_memslot_metadata",
-        )
+        return _prepare_move(moment)
     if change is KvmMrChange.FLAGS_ONLY:
+        where = "kvm_set_memory_region" if arrays else "kvm_arch_prepare_memory_region"
         return Sentences(
             "The slot keeps all its lists; only a dirty bitmap comes or goes.",
-            "`kvm_arch_prepare_memory_region()` copies `old->arch`: the same arrays, no zap, no INVALID phase.",
-            "kvm_arch_prepare_memory_region",
+            f"`{where}()` copies `old->arch`: the same arrays, and no INVALID phase.",
+            where,
         )
     if change is KvmMrChange.DELETE:
         return Sentences(
             "There is nothing to prepare for a slot that goes.",
             "`kvm_arch_prepare_memory_region()` does nothing for a DELETE; from here on it cannot fail.",
-            "kvm_prepare_memory_region",
+            "kvm_arch_prepare_memory_region",
         )
     return Sentences(
-        "The new slot gets its lists: watches at zero, and marks where huge pages can never fit.",
-        "`kvm_alloc_memslot_metadata()` allocates rmap and lpage_info, and counts if write tracking is enabled.",
+        "The new slot gets its lists, with marks where huge pages can never fit; no page is watched yet.",
+        f"`kvm_alloc_memslot_metadata()` allocates {_new_arrays(moment)}.",
+        "kvm_alloc_memslot_metadata",
+    )
+
+
+def _prepare_move(moment: Moment) -> Sentences:
+    if moment.kvm.profile.move_keeps_arch_metadata:
+        return Sentences(
+            "The slot keeps its old lists, although they were made for the old place.",
+            "Before 5.7 a MOVE takes rmap, lpage_info and gfn_track over by pointer, as `kvm_set_memory_region()` copied them; their length and marks belong to the old base.",
+            "kvm_set_memory_region",
+        )
+    ledger = ledger_of(moment)
+    will = ledger.will_be_lost if ledger is not None else 0
+    tail = (
+        f" {plural(will, 'watch')} of the external tracker stay{'s' if will == 1 else ''} behind and will be thrown away."
+        if will
+        else ""
+    )
+    return Sentences(
+        "The slot is being rebuilt for its new place with new lists: no page of it is watched." + tail,
+        f"`kvm_alloc_memslot_metadata()` zeroes `new->arch` and allocates {_new_arrays(moment)}: arrays B. Arrays A still belong to old, are shared by INVALID, and are freed in the commit.",
         "kvm_alloc_memslot_metadata",
     )
 
 
 def _commit(moment: Moment) -> Sentences:
-    ledger = ledger_of(moment)
-    lost = ledger.lost if ledger is not None else 0
     match moment.change:
         case KvmMrChange.MOVE:
-            tail = f" {plural(lost, 'watch')} went with them." if lost else " No watch was left in them."
-            return Sentences(
-                "Nobody can reach the old lists any more, so they are freed." + tail,
-                "`kvm_arch_free_memslot(old)` frees arrays A in `kvm_arch_commit_memory_region()`, whatever their counts say.",
-                "kvm_arch_commit_memory_region",
-            )
+            return _commit_move(moment)
         case KvmMrChange.DELETE:
-            told = any(isinstance(e, TrackerNotified) for e in moment.events)
+            late_hook = moment.kvm.profile.region_hook == "track_remove_region"
+            told = late_hook and any(isinstance(e, TrackerNotified) for e in moment.events)
+            account = "" if _has_slot_arrays(moment) else "takes the pages off `nr_memslot_pages`, "
+            hooks = "`kvm_page_track_delete_slot()` runs `track_remove_region` of every tracker, " if late_hook else ""
             return Sentences(
-                "The slot is gone for good; its lists are freed."
-                + (
-                    " The tracker is told now."
-                    if told and moment.kvm.profile.region_hook == "track_remove_region"
-                    else ""
-                ),
-                "`kvm_commit_memory_region()` takes the pages off the VM’s account, runs `track_remove_region` of every tracker, and frees bitmap and arrays.",
+                "The slot is gone for good; its lists are freed." + (" The tracker is told now." if told else ""),
+                f"`kvm_commit_memory_region()` {account or 'runs, '}{hooks}and `kvm_free_memslot()` frees bitmap and arrays.",
                 "kvm_commit_memory_region",
             )
         case KvmMrChange.FLAGS_ONLY:
             return Sentences(
                 "The old slot object is freed; its lists live on in the new one.",
-                "`kvm_commit_memory_region()` frees a bitmap that is no longer used, then the old object without its arrays.",
+                "A dirty bitmap that is no longer used is freed, and the old object without its arrays. `kvm_mmu_slot_apply_flags()` arms the mappings if logging came on, and lets huge pages come back if it went off.",
+                "kvm_commit_memory_region",
+            )
+        case _ if _has_slot_arrays(moment):
+            return Sentences(
+                "The new slot is complete.",
+                "`kvm_commit_memory_region()` computes anew how many shadow pages the VM may have.",
                 "kvm_commit_memory_region",
             )
         case _:
@@ -291,6 +330,23 @@ def _commit(moment: Moment) -> Sentences:
             )
 
 
+def _commit_move(moment: Moment) -> Sentences:
+    ledger = ledger_of(moment)
+    if moment.kvm.profile.move_keeps_arch_metadata:
+        return Sentences(
+            "The old slot object is gone; its lists live on at the new place.",
+            "`kvm_free_memslot()` frees an array only where old and new point to different ones: for a MOVE, none.",
+            "kvm_free_memslot",
+        )
+    lost = ledger.lost if ledger is not None else 0
+    tail = f" {plural(lost, 'watch')} went with them." if lost else " No watch was left in them."
+    return Sentences(
+        "Nobody can reach the old lists any more, so they are freed." + tail,
+        "`kvm_arch_free_memslot(old)` frees arrays A in `kvm_arch_commit_memory_region()`, whatever their counts say.",
+        "kvm_arch_commit_memory_region",
+    )
+
+
 def _refused(moment: Moment) -> Sentences:
     op = moment.op
     assert op is not None, "a refusal is inside an operation"
@@ -298,29 +354,26 @@ def _refused(moment: Moment) -> Sentences:
     assert guard is not None, "a refused step names its check"
     operands = next((r.operands for r in op.step.results if r.guard is guard), "")
     late = any(cell.word == "zap" for cell in op.cells[: moment.stop.cell])
+    cost = f"after it had hidden the slot from every reader and thrown away {_what_goes(moment)}"
     if guard.name == "external_user":
-        newcomer = (
-            "KVM said no only after it had hidden the slot from every reader and thrown away every mapping of the VM."
-            if not moment.kvm.profile.has_external_user_inverted
-            else "KVM said no because nobody watches from outside: the test is upside down."
+        if moment.kvm.profile.has_external_user_inverted:
+            return Sentences(
+                f"KVM said no because nobody watches from outside: the test is upside down. It said so {cost}.",
+                "As posted, `kvm_page_track_has_external_user()` asks whether the list is empty, and it is.",
+                guard.function,
+            )
+        return Sentences(
+            f"KVM said no only {cost}.",
+            "A page tracker is attached, so `kvm_page_track_has_external_user()` is true. `kvm_arch_prepare_memory_region()` asks it first of all for a MOVE; the steps before had already run.",
+            guard.function,
         )
-        developer = (
-            "A page tracker is attached, so `kvm_page_track_has_external_user()` is true. It is the first question of this step; the steps before it had already run."
-            if not moment.kvm.profile.has_external_user_inverted
-            else "As posted, `kvm_page_track_has_external_user()` asks whether the list is empty, and it is."
-        )
-        return Sentences(newcomer, developer, guard.function)
     if guard.name == "overlap":
         return Sentences(
             "Another slot is in the way. Slots of one address space may not overlap.",
             f"`kvm_check_memslot_overlap()`: {operands}. Nothing was touched yet.",
             guard.function,
         )
-    newcomer = (
-        f"KVM said no: {guard.title} was asked, and it is not so."
-        if not late
-        else f"KVM said no, after it had hidden the slot and zapped its mappings: {guard.title} was asked, and it is not so."
-    )
+    newcomer = f"KVM said no{f', {cost}' if late else ''}. What it asks for, and is not so: {guard.title}."
     return Sentences(newcomer, f"`{guard.function}()`: {operands}.", guard.function)
 
 
@@ -329,16 +382,11 @@ def _returned(moment: Moment) -> Sentences:
     assert op is not None, "a return ends an operation"
     assert call is not None, "a return ends a region call"
     if op.step.errno is not None:
-        return _refused(moment)._replace(function=op.step.refused_by.function if op.step.refused_by else "")
+        return _refused(moment)
     ledger = ledger_of(moment)
     match moment.change:
         case KvmMrChange.MOVE:
-            if ledger is not None and ledger.lost:
-                words = f"The slot moved. {plural(ledger.lost, 'watch')} of the external tracker {'was' if ledger.lost == 1 else 'were'} lost on the way."
-            elif ledger is not None and ledger.returned:
-                words = "The slot moved. Its watches are gone, and on this setup that is harmless: the next fault makes them again."
-            else:
-                words = "The slot moved. Nobody watched a page of it."
+            words = "The slot moved. " + _watches_after_a_move(ledger)
         case KvmMrChange.CREATE:
             words = f"The guest has {size_text(call.memory_size)} more memory, in slot {call.slot}."
         case KvmMrChange.DELETE:
@@ -352,129 +400,16 @@ def _returned(moment: Moment) -> Sentences:
     )
 
 
-# -- everything else -------------------------------------------------------------------------------
-
-
-def _other(moment: Moment, command: Command) -> Sentences:
-    op = moment.op
-    assert op is not None, "a moment after a command has an operation"
-    if op.step.errno is not None:
-        return Sentences(f"Refused: {op.step.errno.name}.", f"The call returned {op.step.errno.name}.", "")
-    warned = [event for event in op.step.events if isinstance(event, KernelWarned)]
-    if warned:
-        return Sentences(
-            "The kernel would print a warning here.", f"`{warned[0].function}()`: {warned[0].what}.", warned[0].function
-        )
-    match command:
-        case ShadowTables():
-            made = sum(isinstance(event, ShadowTableShadowed) for event in op.step.events)
-            if not made:
-                return Sentences(
-                    "The processor walks the guest’s tables itself, so KVM shadows none.",
-                    "With TDP on there is no shadow root, and no internal tracker.",
-                    "",
-                )
-            return Sentences(
-                "These pages hold the guest’s own page tables. KVM keeps a shadow of them, so it must see each write.",
-                f"`account_shadowed()` ran {made} times: each upper-level table is write-tracked once, the last level only forbids huge pages.",
-                "account_shadowed",
-            )
-        case AttachTracker():
-            who = "KVMGT, the virtual GPU," if command.kind == "kvmgt" else "A tracker that only logs its callbacks"
-            return Sentences(
-                f"{who} is attached. It watches no page yet.",
-                "`kvm_page_track_register_notifier()` put it at the head of the list.",
-                "kvm_page_track_register_notifier",
-            )
-        case DetachTracker():
-            return Sentences(
-                "The tracker is detached.",
-                "`kvm_page_track_unregister_notifier()` took it off the list.",
-                "kvm_page_track_unregister_notifier",
-            )
-        case TrackGfn():
-            return Sentences(
-                f"The tracker asks KVM to catch every guest write to page {hex_text(command.gfn)}.",
-                "`kvm_write_track_add_gfn()`: the page’s count goes up, and its frames may not be huge.",
-                "kvm_write_track_add_gfn",
-            )
-        case UntrackGfn():
-            return Sentences(
-                f"The tracker lets page {hex_text(command.gfn)} go.",
-                "`kvm_write_track_remove_gfn()`: the page’s count goes down.",
-                "kvm_write_track_remove_gfn",
-            )
-        case GuestWrite():
-            return _guest_write(moment, command)
-        case GetDirtyLog():
-            read = next((e for e in op.step.events if isinstance(e, DirtyLogRead)), None)
-            count = read.count if read is not None else 0
-            return Sentences(
-                f"The VMM asks which pages were written: {pages_text(count)}.",
-                "`kvm_get_dirty_log_protect()` reports, and without manual protection clears.",
-                "kvm_get_dirty_log_protect",
-            )
-        case ClearDirtyLog():
-            return Sentences(
-                "The VMM says it has seen these pages.",
-                "`kvm_clear_dirty_log_protect()` cleared them.",
-                "kvm_clear_dirty_log_protect",
-            )
-        case (
-            EnableCap()
-            | ReadTrackerLog()
-            | SetTssAddr()
-            | SetIdentityMapAddr()
-            | CreateIrqchip()
-            | CreateVcpu()
-            | Advance()
-            | Begin()
-        ):
-            return Sentences("The VM is set up further.", "No memslot changed unless the picture shows one.", "")
-        case SetMemoryRegion():
-            return _region(moment)
-        case _:
-            assert_never(command)
-
-
-def _guest_write(moment: Moment, command: GuestWrite) -> Sentences:
-    op = moment.op
-    assert op is not None, "a write is an operation"
-    served = next((e for e in op.step.events if isinstance(e, GuestWriteServed)), None)
-    told = sum(isinstance(e, TrackerNotified) for e in op.step.events)
-    where = hex_text(command.gpa)
-    match served.outcome if served is not None else "":
-        case "emulated":
-            who = f"; {plural(told, 'tracker')} {'is' if told == 1 else 'are'} told" if told else ""
-            return Sentences(
-                f"The guest writes to {where}. The page is watched, so KVM carries the write out itself{who}.",
-                "The fault is answered by emulation; `kvm_page_track_write()` runs when memory already has the new value.",
-                "kvm_page_track_write",
-            )
-        case "ram":
-            return Sentences(
-                f"The guest writes to {where}. Nobody watches the page, so nobody is told.",
-                "The count is 0: a plain mapping serves the write.",
-                "",
-            )
-        case "mmio":
-            return Sentences(
-                f"The guest writes to {where}, where there is no slot: the VMM must answer.",
-                "No slot holds the gfn: an MMIO exit to userspace.",
-                "",
-            )
-        case "read-only":
-            return Sentences(
-                f"The guest writes to {where}, which is read-only: the VMM must answer.",
-                "A write to a READONLY slot exits to userspace.",
-                "",
-            )
-        case _:
-            return Sentences(
-                f"The guest writes to {where} while the slot is INVALID: it tries again until the update is over.",
-                "`kvm_faultin_pfn()` answers RET_PF_RETRY for an INVALID slot.",
-                "",
-            )
+def _watches_after_a_move(ledger: Ledger | None) -> str:
+    if ledger is None or not ledger.before:
+        return "Nobody watched a page of it."
+    if ledger.lost:
+        return f"{plural(ledger.lost, 'watch')} of the external tracker {'was' if ledger.lost == 1 else 'were'} lost on the way."
+    if ledger.dropped:
+        return f"KVMGT dropped its {plural(ledger.dropped, 'watch')} on the way and does not ask again: its own flags still say tracked."
+    if ledger.kept:
+        return f"Its lists came along unchanged, so {plural(ledger.kept, 'watch')} now stand{'s' if ledger.kept == 1 else ''} for other pages."
+    return "Its watches are gone, and on this setup that is harmless: the next fault makes them again."
 
 
 def op_words(command: Command) -> tuple[str, str]:

@@ -1,16 +1,19 @@
 """Where a kernel function is: its file, its name in older trees, and a link to a public browser.
 
 Names are those of the newest kernel that has the function; `name_in` gives the name a profile's tree uses.
+Those of 5.10 and newer are the ones in the recorded call trees, as far as the compiler left them there; those of
+4.19 are the ones of that tree.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from explorer.engine.profile import KernelProfile
 
-__all__ = ["FUNCTIONS", "Source", "source_of"]
+__all__ = ["FUNCTIONS", "Source", "in_words_of", "is_older", "name_in", "source_of"]
 
 _MAIN = "virt/kvm/kvm_main.c"
 _X86 = "arch/x86/kvm/x86.c"
@@ -53,6 +56,16 @@ FUNCTIONS: dict[str, str] = {
     "kvm_arch_flush_shadow_memslot": _MMU,
     "kvm_mmu_zap_all_fast": _MMU,
     "kvm_mmu_zap_memslot": _MMU,
+    "kvm_mmu_zap_memslot_pages_and_flush": _MMU,
+    "kvm_faultin_pfn": _MMU,
+    "kvm_mmu_slot_apply_flags": _X86,
+    "kvm_vm_ioctl_enable_cap": _X86,
+    "kvm_vm_ioctl_set_tss_addr": _X86,
+    "kvm_vm_ioctl_set_identity_map_addr": _X86,
+    "kvm_arch_vm_ioctl": _X86,
+    "kvm_create_vm": _MAIN,
+    "kvm_vm_ioctl_enable_cap_generic": _MAIN,
+    "kvm_vm_ioctl_create_vcpu": _MAIN,
     "kvm_mmu_invalidate_zap_pages_in_memslot": _MMU,
     "kvm_mmu_invalidate_mmio_sptes": _MMU,
     "__kvm_mmu_prepare_zap_page": _MMU,
@@ -83,28 +96,79 @@ FUNCTIONS: dict[str, str] = {
 }
 """File of every kernel function the engine names."""
 
-_BEFORE_6_6 = {
-    "__kvm_write_track_add_gfn": "kvm_slot_page_track_add_page",
-    "__kvm_write_track_remove_gfn": "kvm_slot_page_track_remove_page",
-    "kvm_write_track_add_gfn": "kvm_slot_page_track_add_page",
-    "kvm_write_track_remove_gfn": "kvm_slot_page_track_remove_page",
-    "update_gfn_write_track": "update_gfn_track",
-    "intel_gvt_page_track_add": "intel_gvt_page_track_add",
+_OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
+    # A kernel older than the first word calls things as the dictionary says; the oldest that fits decides.
+    (
+        "v5.7",
+        {
+            "kvm_set_memslot": "__kvm_set_memory_region",
+            "kvm_replace_memslot": "__kvm_set_memory_region",
+            "kvm_invalidate_memslot": "__kvm_set_memory_region",
+            "kvm_copy_memslot": "__kvm_set_memory_region",
+            "kvm_prepare_memory_region": "__kvm_set_memory_region",
+            "kvm_alloc_dirty_bitmap": "kvm_create_dirty_bitmap",
+            "kvm_alloc_memslot_metadata": "kvm_arch_create_memslot",
+            "memslot_rmap_alloc": "kvm_arch_create_memslot",
+            "kvm_mmu_zap_all_fast": "kvm_mmu_invalidate_zap_all_pages",
+            "kvm_clear_dirty_log_protect": None,
+            "kvm_vm_ioctl_enable_cap_generic": None,
+            "kvm_arch_guest_memory_reclaimed": None,
+            "kvm_page_track_delete_slot": None,
+        },
+    ),
+    (
+        "v5.17",
+        {
+            "kvm_swap_active_memslots": "install_new_memslots",
+            "kvm_activate_memslot": "install_new_memslots",
+            "kvm_invalidate_memslot": "kvm_set_memslot",
+            "kvm_copy_memslot": "kvm_dup_memslots",
+            "kvm_replace_memslot": "kvm_set_memslot",
+            "kvm_create_memslot": "update_memslots",
+            "kvm_delete_memslot": "update_memslots",
+            "kvm_move_memslot": "update_memslots",
+            "kvm_update_flags_memslot": "update_memslots",
+            "kvm_prepare_memory_region": "kvm_set_memslot",
+            "kvm_commit_memory_region": "kvm_arch_commit_memory_region",
+            "kvm_check_memslot_overlap": "__kvm_set_memory_region",
+            "memslot_rmap_alloc": "kvm_alloc_memslot_metadata",
+            "mmu_first_shadow_root_alloc": None,
+            "kvm_faultin_pfn": "try_async_pf",
+            "intel_gvt_page_track_add": "kvmgt_page_track_add",
+            "intel_gvt_page_track_remove": "kvmgt_page_track_remove",
+        },
+    ),
+    (
+        "v6.6",
+        {
+            "__kvm_write_track_add_gfn": "kvm_slot_page_track_add_page",
+            "__kvm_write_track_remove_gfn": "kvm_slot_page_track_remove_page",
+            "kvm_write_track_add_gfn": "kvm_slot_page_track_add_page",
+            "kvm_write_track_remove_gfn": "kvm_slot_page_track_remove_page",
+            "update_gfn_write_track": "update_gfn_track",
+            "kvm_page_track_has_external_user": None,
+            "kvm_page_track_delete_slot": None,
+            "kvmgt_page_track_remove_region": None,
+        },
+    ),
+    ("v6.9", {"kvm_enable_external_write_tracking": None}),
+    ("v6.12", {"kvm_mmu_zap_memslot": None, "kvm_mmu_zap_memslot_pages_and_flush": None}),
+    ("v6.14", {"kvm_set_memory_region": "__kvm_set_memory_region"}),
+)
+_GONE: dict[str, str] = {
+    "kvm_page_track_flush_slot": "v6.6",
+    "kvmgt_page_track_flush_slot": "v6.6",
+    "kvm_mmu_invalidate_zap_pages_in_memslot": "v6.6",
 }
-_BEFORE_5_17 = {
-    "kvm_swap_active_memslots": "install_new_memslots",
-    "kvm_activate_memslot": "install_new_memslots",
-    "kvm_invalidate_memslot": "kvm_set_memslot",
-    "kvm_copy_memslot": "kvm_dup_memslots",
-    "kvm_replace_memslot": "update_memslots",
-    "kvm_create_memslot": "kvm_set_memslot",
-    "kvm_delete_memslot": "kvm_delete_memslot",
-    "kvm_move_memslot": "kvm_set_memslot",
-    "kvm_update_flags_memslot": "kvm_set_memslot",
-    "kvm_prepare_memory_region": "kvm_arch_prepare_memory_region",
-    "kvm_commit_memory_region": "kvm_arch_commit_memory_region",
-    "kvm_check_memslot_overlap": "__kvm_set_memory_region",
-}
+"""First kernel without a function."""
+_MOVED: tuple[tuple[str, dict[str, str]], ...] = (
+    # A kernel older than the first word has these files under the old name.
+    ("v5.6", {_MMU: "arch/x86/kvm/mmu.c", _PTRACK: "arch/x86/kvm/page_track.c"}),
+)
+_FLUSH_LEFT_X86 = "v6.6"
+"""First kernel with kvm_arch_flush_shadow_memslot() in mmu.c."""
+_OLD_FILES = {"kvm_arch_create_memslot": _X86, "kvm_arch_commit_memory_region": _X86}
+"""Files of older functions, where they differ from that of the newer one."""
 _TREE = {
     "pre_edd4": "v4.19",
     "v5_10": "v5.10",
@@ -130,19 +194,44 @@ class Source(NamedTuple):
     """Definition and uses of the function in a public browser of that version."""
 
 
-def source_of(function: str, profile: KernelProfile) -> Source | None:
-    """Return where a function is in the tree of a profile; None for what is no kernel function."""
-    file = FUNCTIONS.get(function)
-    if file is None:
+def is_older(profile: KernelProfile, release: str) -> bool:
+    """Return whether the kernel a profile stands for came before a release, such as ``v5.17``."""
+    return _number(_TREE[profile.name]) < _number(release)
+
+
+def name_in(function: str, profile: KernelProfile) -> str | None:
+    """Return what a function is called in the kernel of a profile; None if that has no such function."""
+    gone = _GONE.get(function)
+    if gone is not None and not is_older(profile, gone):
         return None
-    name = function
-    if profile.region_hook == "track_flush_slot":
-        name = _BEFORE_6_6.get(name, name)
-        if file == _MMU and name == "kvm_arch_flush_shadow_memslot":
-            file = _X86
-    if profile.name in ("pre_edd4", "v5_10"):
-        name = _BEFORE_5_17.get(name, name)
-    if name == "kvm_set_memory_region" and profile.name != "v7_3":
-        name = "__kvm_set_memory_region"
-    tree = _TREE.get(profile.name, "latest")
+    for release, names in _OLDER_NAMES:
+        if is_older(profile, release) and function in names:
+            return names[function]
+    return function
+
+
+def in_words_of(text: str, profile: KernelProfile) -> str:
+    """Return a sentence with every backquoted call under the name the function has in a profile's kernel."""
+    return _CALL.sub(lambda found: f"`{name_in(found[1], profile) or found[1]}(", text)
+
+
+def source_of(function: str, profile: KernelProfile) -> Source | None:
+    """Return where a function is in the kernel of a profile; None for what is no function there."""
+    name, file = name_in(function, profile), FUNCTIONS.get(function)
+    if name is None or file is None:
+        return None
+    file = _OLD_FILES.get(name, file)
+    if function == "kvm_arch_flush_shadow_memslot" and is_older(profile, _FLUSH_LEFT_X86):
+        file = _X86
+    for release, files in _MOVED:
+        if is_older(profile, release):
+            file = files.get(file, file)
+    tree = _TREE[profile.name]
     return Source(name, file, tree.removeprefix("v"), f"https://elixir.bootlin.com/linux/{tree}/A/ident/{name}")
+
+
+_CALL = re.compile(r"`(\w+)\(")
+
+
+def _number(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.removeprefix("v").split("."))
