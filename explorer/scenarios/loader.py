@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.engine.commands import Command, CommandError, parse_command
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import KernelProfile, get_profile
-from explorer.engine.types import ExplorerError
+from explorer.engine.types import Errno, ExplorerError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -44,7 +44,7 @@ __all__ = ["Scenario", "ScenarioError", "ScenarioStep", "load_scenario", "parse_
 
 
 class ScenarioError(ExplorerError):
-    """A scenario file is wrong; the message says which key, and what could stand there."""
+    """A scenario file is wrong; the message says which file and key, and what could stand there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,57 +111,113 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
     ScenarioError
         If a key is missing, unknown or has a value that cannot be.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{where}: not TOML: {error}") from error
-    missing = [key for key in ("id", "title", "teaches", "source", "profile", "step") if key not in data]
-    if missing:
-        raise ScenarioError(f"{where}: {', '.join(missing)} missing")
-    unknown = set(data) - {"id", "title", "teaches", "source", "profile", "layout", "config", "owners", "step", "next"}
-    if unknown:
-        raise ScenarioError(f"{where}: unknown key {', '.join(sorted(unknown))}")
-    layout = _layout(where, data["layout"]) if "layout" in data else {"source": "", "owners": {}, "step": []}
+    data = _toml(text, where)
+    _check_keys(where, data, _REQUIRED | _OPTIONAL, _REQUIRED)
+    layout: dict[str, Any] = {"source": "", "owners": {}, "step": []}
+    if "layout" in data:
+        layout |= _layout(where, data["layout"])
     return Scenario(
         id=data["id"],
         title=data["title"],
         teaches=data["teaches"],
         source=f"{layout['source']} {data['source']}".strip(),
-        profile=get_profile(data["profile"]),
+        profile=_profile(where, data["profile"]),
         config=_config(where, data.get("config", {})),
-        owners={int(slot): str(name) for slot, name in (layout["owners"] | data.get("owners", {})).items()},
+        owners=_owners(where, layout["owners"] | data.get("owners", {})),
         steps=tuple(_step(f"{where}: step {at}", step) for at, step in enumerate([*layout["step"], *data["step"]], 1)),
         next=_command(f"{where}: next", data["next"]) if "next" in data else None,
     )
 
 
+_REQUIRED: dict[str, type] = {"id": str, "title": str, "teaches": str, "source": str, "profile": str, "step": list}
+_OPTIONAL: dict[str, type] = {"layout": str, "config": dict, "owners": dict, "next": str}
+_LAYOUT: dict[str, type] = {"source": str, "step": list}
+_STEP: dict[str, type] = {"say": str, "do": str}
+_TYPES = {str: "a text", list: "a list of tables, [[step]]", dict: "a table", int: "a number"}
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{where}: not TOML: {error}") from error
+
+
+def _check_keys(where: str, given: dict[str, Any], known: dict[str, type], required: dict[str, type]) -> None:
+    """Refuse a table that lacks a key, has one too many, or one of the wrong type."""
+    missing = [key for key in required if key not in given]
+    if missing:
+        raise ScenarioError(f"{where}: {', '.join(missing)} missing; needed are {', '.join(required)}")
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ScenarioError(f"{where}: unknown key {', '.join(unknown)}; there are {', '.join(known)}")
+    for key, kind in known.items():
+        if key in given and not isinstance(given[key], kind):
+            raise ScenarioError(f"{where}: {key} is {given[key]!r}, expected {_TYPES[kind]}")
+
+
+def _profile(where: str, name: str) -> KernelProfile:
+    try:
+        return get_profile(name)
+    except ExplorerError as error:
+        raise ScenarioError(f"{where}: profile: {error}") from error
+
+
+def _owners(where: str, given: dict[str, Any]) -> dict[int, str]:
+    for slot, name in given.items():
+        if not slot.isdecimal() or not isinstance(name, str):
+            raise ScenarioError(f"{where}: owners has {slot} = {name!r}, expected a slot id and a text")
+    return {int(slot): name for slot, name in given.items()}
+
+
 def _layout(where: str, name: str) -> dict[str, Any]:
-    found = resources.files("explorer.scenarios") / "library" / "layouts" / f"{Path(name).name}.toml"
+    layouts = resources.files("explorer.scenarios") / "library" / "layouts"
+    found = layouts / f"{Path(name).name}.toml"
     if not found.is_file():
-        raise ScenarioError(f"{where}: there is no layout {name!r}")
-    layout = tomllib.loads(found.read_text(encoding="utf-8"))
+        known = ", ".join(sorted(entry.name.removesuffix(".toml") for entry in layouts.iterdir()))
+        raise ScenarioError(f"{where}: layout: there is no {name!r}; there are {known}")
+    layout = _toml(found.read_text(encoding="utf-8"), found.name)
+    _check_keys(found.name, layout, _LAYOUT | {"owners": dict}, _LAYOUT)
     return {**layout, "source": f"Layout: {layout['source']}."}
 
 
 def _config(where: str, given: dict[str, Any]) -> VmConfig:
-    known = {f.name for f in fields(VmConfig)}
-    if set(given) - known:
-        raise ScenarioError(
-            f"{where}: config has {', '.join(sorted(set(given) - known))}; it takes {', '.join(sorted(known))}"
-        )
-    return VmConfig(**given)
+    default = VmConfig()
+    kinds = {f.name: type(getattr(default, f.name)) for f in fields(VmConfig)} | {"host_memory": int}
+    unknown = sorted(set(given) - set(kinds))
+    if unknown:
+        raise ScenarioError(f"{where}: config has {', '.join(unknown)}; it takes {', '.join(sorted(kinds))}")
+    for key, value in given.items():
+        if type(value) is not kinds[key]:
+            raise ScenarioError(f"{where}: config: {key} is {value!r}, expected {kinds[key].__name__}")
+    if given.get("processor", default.processor) not in _PROCESSORS:
+        raise ScenarioError(f"{where}: config: processor is {given['processor']!r}, expected {', '.join(_PROCESSORS)}")
+    try:
+        return VmConfig(**given)
+    except ExplorerError as error:
+        raise ScenarioError(f"{where}: config: {error}") from error
 
 
-def _step(where: str, given: dict[str, Any]) -> ScenarioStep:
-    if not {"say", "do"} <= given.keys():
-        raise ScenarioError(f"{where}: a step needs say and do")
+_PROCESSORS = ("amd", "intel", "pvm")
+
+
+def _step(where: str, given: object) -> ScenarioStep:
+    if not isinstance(given, dict):
+        raise ScenarioError(f"{where}: expected a table with say and do")
+    _check_keys(where, given, _STEP | {"expect": dict}, _STEP)
     expect = given.get("expect", {})
-    errno = expect.get("errno", 0)
+    if set(expect) - {"errno", "brief"}:
+        raise ScenarioError(f"{where}: expect has {', '.join(sorted(expect))}; it takes errno and brief")
+    errno, brief = expect.get("errno", 0), expect.get("brief")
+    if errno != 0 and errno not in Errno.__members__:
+        raise ScenarioError(f"{where}: expect: errno is {errno!r}, expected 0 or one of {', '.join(Errno.__members__)}")
+    if brief is not None and not isinstance(brief, str):
+        raise ScenarioError(f"{where}: expect: brief is {brief!r}, expected a text")
     return ScenarioStep(
         say=given["say"],
-        do=_command(where, given["do"]),
-        errno=None if errno == 0 else str(errno),
-        brief=expect.get("brief"),
+        do=_command(f"{where}: do", given["do"]),
+        errno=None if errno == 0 else errno,
+        brief=brief,
     )
 
 
