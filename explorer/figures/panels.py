@@ -31,7 +31,7 @@ _FATES = {
     "handed over": "⇥ handed over",
     "from zero": "✳ from zero",
     "freed": "× freed",
-    "new": "✳ from zero",
+    "new": "✳ new",
     "none": "–",
 }
 _READERS = {"old": "OLD slot", "INVALID": "INVALID: guest faults retry", "new": "NEW slot", "none": "no slot"}
@@ -182,8 +182,10 @@ def ledger_panel(ledger: Ledger | None) -> Node:
         _term(
             ledger.returned,
             "returned",
-            "returned by the zap" if own or not trackers else "taken away",
-            "harmless while every mapping is zapped",
+            "returned by the zap" if not ledger.dropped else "returned or dropped" if own else "dropped",
+            "harmless: the zap comes before the slot changes"
+            if not ledger.dropped
+            else f"harmful: the tracker’s own callback dropped {ledger.dropped}",
         ),
         el("span", "+", cls="op"),
         _term(ledger.kept, None, "kept", "still in the array" if ledger.kept else "new arrays start at zero"),
@@ -218,12 +220,13 @@ def guards_panel(view: GuardsView) -> Node:
     """Return the ladder on the left and the bill on the right."""
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
+    checks = sum(rung.checks for rung in passed)
     if view.late and len(passed) == len(view.free):
         rungs.append(
             el(
                 "tr",
                 el("td", glyph("check")),
-                el("td", f"{len(passed)} checks passed"),
+                el("td", f"{checks} checks passed"),
                 el("td", "free"),
                 el("td", ""),
                 cls="folded",

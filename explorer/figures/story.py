@@ -113,5 +113,8 @@ def answer_caption(right: bool, moment: Moment) -> str:
         return "The move was refused. Step back to see where, and what it had already cost."
     praise = "You said so. " if right else ""
     if ledger.lost:
-        return f"{praise}Gone, and that is harmful: {plural(ledger.lost, 'watch')} had an owner who was not told."
-    return f"{praise}Gone, and on this setup that is harmless. Press ⇧← to step back and see why."
+        return f"{praise}Gone, and that is harmful: a tracker still counts on {plural(ledger.lost, 'watch')}."
+    if ledger.dropped:
+        dropped = plural(ledger.dropped, "watch")
+        return f"{praise}Gone, and that is harmful: KVMGT dropped {dropped} and will not ask again."
+    return f"{praise}Gone, and on this setup that is harmless. ⇧← steps back to why."

@@ -215,15 +215,19 @@ def _cluster(groups: list[list[KvmMemorySlot]], focus_id: int | None) -> list[li
     holes = [(b[0].base_gfn - a[-1].end_gfn, at) for at, (a, b) in enumerate(itertools.pairwise(groups))]
     cuts = {at for _, at in sorted(holes, reverse=True)[: CLUSTERS - 3]}
     merged: list[list[KvmMemorySlot]] = [list(groups[0])]
+    beside_focus = _holds(groups[0], focus_id)
     for at, group in enumerate(groups[1:]):
-        alone = focus_id is not None and (
-            any(s.id == focus_id for s in group) or any(s.id == focus_id for s in merged[-1])
-        )
-        if at in cuts or alone:
+        is_focus = _holds(group, focus_id)
+        if at in cuts or is_focus or beside_focus:
             merged.append(list(group))
         else:
             merged[-1] += group
+        beside_focus = is_focus
     return merged
+
+
+def _holds(group: list[KvmMemorySlot], focus_id: int | None) -> bool:
+    return focus_id is not None and any(slot.id == focus_id for slot in group)
 
 
 def _length(group: _Group, scale: Scale, focus: SlotKey | None) -> float:

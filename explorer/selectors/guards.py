@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from explorer.engine.events import KernelWarned, MappingsZapped, ReadersDrained, TrackerForgot, TrackerNotified
+from explorer.engine.events import (
+    ArrayAllocated,
+    KernelWarned,
+    MappingsZapped,
+    ReadersDrained,
+    TrackerForgot,
+    TrackerNotified,
+)
 from explorer.engine.guards import ladder_of
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES
 from explorer.explain.ledger import ledger_of
-from explorer.explain.words import count_text, errno_text, hex_text
+from explorer.explain.sources import name_in
+from explorer.explain.words import count_text, errno_text, hex_text, pages_text, plural
 from explorer.history.moment import invalidates
 
 if TYPE_CHECKING:
     from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.profile import KernelProfile
     from explorer.history.moment import Moment
 
 __all__ = ["BillRow", "GuardsView", "Rung", "select_guards"]
@@ -26,6 +35,8 @@ _PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hva, size, READONLY kept", ("same_hva", "same_size", "same_readonly")),
 )
 _LATE = ("bitmap_memory", "external_user", "max_gfn", "array_memory")
+_AFTER_THE_KIND = ("slot_exists", "total_no_wrap", "overlap", *_LATE)
+"""The first of these is asked when the kernel knows what kind of change the call is."""
 
 
 class Rung(NamedTuple):
@@ -41,6 +52,8 @@ class Rung(NamedTuple):
     function: str
     is_kind: bool
     """Whether it is no check but the classification of the call."""
+    checks: int = 1
+    """How many checks of the kernel stand behind it; 0 for the classification."""
 
 
 class BillRow(NamedTuple):
@@ -84,12 +97,13 @@ def select_guards(moment: Moment) -> GuardsView | None:
     late_from = next((at for at, rung in enumerate(rungs) if rung.title in _late_titles(ladder)), len(rungs))
     hidden = invalidates(moment.change)
     free, late = (rungs[:late_from], rungs[late_from:]) if hidden else (rungs, ())
+    asked_for = sum(rung.checks for rung in rungs)
     fired = next((rung for rung in rungs if rung.outcome == "fired"), None)
     return GuardsView(
         free=free,
         late=late,
         divider="from here on a “no” is not free: slot hidden, mappings zapped" if late else "",
-        summary=f"{sum(1 for r in rungs if not r.is_kind)} checks in kernel order",
+        summary=f"{plural(asked_for, 'check')} in kernel order",
         bill_title=_bill_title(fired, late),
         bill=_bill(moment),
         fired=fired,
@@ -125,7 +139,7 @@ def _rungs(ladder: tuple[Guard, ...], asked: dict[str, GuardResult], moment: Mom
     at = 0
     kind_shown = False
     while at < len(ladder):
-        if not kind_shown and names[at] in ("overlap", *_LATE):
+        if not kind_shown and names[at] in _AFTER_THE_KIND:
             kind = _kind_rung(moment, len(rungs) + 1)
             kind_shown = True
             if kind is not None:
@@ -133,9 +147,10 @@ def _rungs(ladder: tuple[Guard, ...], asked: dict[str, GuardResult], moment: Mom
         title, members = _group(ladder, at)
         if any(g.name in asked and not asked[g.name].passed for g in members):
             title, members = ladder[at].title, (ladder[at],)  # one of them fired: each on its own rung
-        rungs.append(_rung(len(rungs) + 1, title, members, asked))
+        rungs.append(_rung(len(rungs) + 1, title, members, asked, moment.kvm.profile))
         at += len(members)
-    return tuple(rungs)
+    kind = None if kind_shown else _kind_rung(moment, len(rungs) + 1)
+    return (*rungs, kind) if kind is not None else tuple(rungs)
 
 
 def _group(ladder: tuple[Guard, ...], at: int) -> tuple[str, tuple[Guard, ...]]:
@@ -152,17 +167,20 @@ def _group(ladder: tuple[Guard, ...], at: int) -> tuple[str, tuple[Guard, ...]]:
     return ladder[at].title, (ladder[at],)
 
 
-def _rung(number: int, title: str, members: tuple[Guard, ...], asked: dict[str, GuardResult]) -> Rung:
+def _rung(
+    number: int, title: str, members: tuple[Guard, ...], asked: dict[str, GuardResult], profile: KernelProfile
+) -> Rung:
+    def where(guard: Guard) -> str:
+        return name_in(guard.function, profile) or guard.function
+
     results = [asked[guard.name] for guard in members if guard.name in asked]
     if not results:
-        return Rung(number, title, "", "not reached", "", members[0].function, False)
+        return Rung(number, title, "", "not reached", "", where(members[0]), False, len(members))
     failed = next((result for result in results if not result.passed), None)
     if failed is not None:
-        return Rung(
-            number, title, failed.operands, "fired", errno_text(failed.guard.errno), failed.guard.function, False
-        )
+        return Rung(number, title, failed.operands, "fired", errno_text(failed.guard.errno), where(failed.guard), False)
     operands = results[0].operands if len(members) == 1 else "all"
-    return Rung(number, title, operands, "passed", "", members[-1].function, False)
+    return Rung(number, title, operands, "passed", "", where(members[-1]), False, len(members))
 
 
 def _kind_rung(moment: Moment, number: int) -> Rung | None:
@@ -184,8 +202,9 @@ def _kind_rung(moment: Moment, number: int) -> Rung | None:
         operands if reached else "",
         "passed" if reached else "not reached",
         "",
-        "kvm_set_memory_region",
+        name_in("kvm_set_memory_region", moment.kvm.profile) or "",
         True,
+        0,
     )
 
 
@@ -223,7 +242,7 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
             count_text(now.indirect_shadow_pages),
             "guest faults them in again"
             if zapped and before.indirect_shadow_pages
-            else "zapped all mappings"
+            else ("all mappings zapped" if zapped[0].scope == "all" else "the slot’s mappings zapped")
             if zapped
             else "untouched",
         )
@@ -252,7 +271,7 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
                     f"Tracker {event.user} was told",
                     "",
                     event.callback,
-                    f"{event.npages} pages from {hex_text(event.gfn)}",
+                    f"{pages_text(event.npages)} from {hex_text(event.gfn)}",
                     "attach",
                 )
             )
@@ -298,9 +317,14 @@ def _kept_rows(moment: Moment) -> list[BillRow]:
         trackers = sum(1 for w in ledger.watches if w.by == "tracker")
         left = ledger.count("held", "tracker")
         note = "arrays A were never freed" if left == trackers else "taken away, and not put back"
+        spent = left < trackers
         rows.append(
-            BillRow("Watches of the tracker", count_text(trackers), count_text(left), note, "external", paid=False)
+            BillRow("Watches of the tracker", count_text(trackers), count_text(left), note, "external", paid=spent)
         )
     if moment.target is not None and moment.change is not None and moment.change.value == "MOVE":
-        rows.append(BillRow("Arrays B", "", "", "never allocated", paid=False))
+        short = op.step.refused_by is not None and op.step.refused_by.name == "array_memory"
+        note = "freed again as far as there were any" if short else "never allocated"
+        rows.append(BillRow("Arrays B", "", "", note, paid=False))
+        if any(isinstance(e, ArrayAllocated) and e.kind == "dirty_bitmap" for e in moment.events):
+            rows.append(BillRow("Dirty bitmap for the new slot", "", "", "allocated, and freed again", paid=False))
     return rows

@@ -296,6 +296,8 @@ def _row(
         values[2] = values[2]._replace(same=values[2][:2] == values[0][:2])
     refused = moment.op is not None and moment.op.step.errno is not None
     fate: Fate = "kept" if refused else fate_of(field, change, profile, logs=logs)
+    if _is_no_array(field, objects):
+        fate = "none"
     return FieldRow(
         field,
         values[0],
@@ -304,6 +306,18 @@ def _row(
         fate,
         _changed_now(field, objects, earlier),
         field == "gfn_write_track" and loses,
+    )
+
+
+def _is_no_array(field: FieldName, objects: _Objects) -> bool:
+    """Return whether a field is an array that no slot object of the operation has, such as counts that are off."""
+    kind = field.removeprefix("arch.")
+    if kind not in ("rmap", "lpage_info", "gfn_write_track", "dirty_bitmap"):
+        return False
+    old = objects.old
+    holder = None if old is None else old if kind == "dirty_bitmap" else old.arch
+    return (holder is None or getattr(holder, kind) is None) and not any(
+        isinstance(event, ArrayAllocated) and event.kind == kind for cell in objects.op.cells for event in cell.events
     )
 
 

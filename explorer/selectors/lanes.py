@@ -147,7 +147,7 @@ def _opening(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         brackets.append((left - 8, right + 8, 0.53))
         labels += [
             Label((left + right) / 2, 0.36, plural(len(watches), "watched page"), "internal", size="title", bold=True),
-            Label((left + right) / 2, 0.24, "the guest’s page tables, one shadow page each", "ink_2"),
+            Label((left + right) / 2, 0.24, "the guest’s upper page tables, one shadow page each", "ink_2"),
         ]
     return Lane(
         f"Slot {slot.id}",
@@ -318,7 +318,8 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
         else:
             labels.append(Label(end - 8, 0.1, text, role, "right", "small", bold=bold))
 
-    returned = sum(1 for w in watches if w.fate == "returned")
+    returned = sum(1 for w in watches if (w.by, w.fate) == ("shadow paging", "returned"))
+    dropped = sum(1 for w in watches if (w.by, w.fate) == ("tracker", "returned"))
     lost = sum(1 for w in watches if w.fate == "lost")
     last = max(marks, key=lambda mark: mark.x)
     first = next((at for at, mark in enumerate(marks) if mark.kind == "external"), None)
@@ -327,10 +328,11 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
     for mark, after in itertools.pairwise(marks):
         if mark.kind == "external" and after.x - mark.x > 60:
             labels.append(Label(mark.x + 16, 0.45, "1", "external", "left", bold=True))
-    words = [text for text in (f"{returned} returned" if returned else "", f"{lost} lost" if lost else "") if text]
+    told = ((returned, "returned"), (dropped, "dropped by the tracker"), (lost, "lost"))
+    words = [f"{count} {what}" for count, what in told if count]
     if words:
-        role = "lost" if lost else "internal"
-        tell(", ".join(words), role, bold=bool(lost))
+        role = "lost" if lost or dropped else "internal"
+        tell(", ".join(words), role, bold=role == "lost")
     held = [w for w in watches if w.fate == "held"]
     if held and not words:
         trackers = sum(1 for w in held if w.by == "tracker")
@@ -373,6 +375,8 @@ def _marks(
 
 
 def _fate_text(watch: Watch) -> str:
+    if (watch.by, watch.fate) == ("tracker", "returned"):
+        return "dropped by the tracker’s own callback"
     return {
         "held": "the count is in the array",
         "returned": "taken back by who asked",

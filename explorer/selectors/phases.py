@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from explorer.explain.sources import name_in
+
 if TYPE_CHECKING:
     from explorer.engine.commands import SetMemoryRegion
     from explorer.engine.state import Kvm, KvmMemslots
@@ -87,7 +89,7 @@ def _cell(op: OpDetail, call: SetMemoryRegion, at: int, now: int) -> PhaseCell:
         at + 1,
         word,
         _note(op, at, call),
-        cell.function,
+        name_in(cell.function, cell.kvm.profile) or "",
         (boxes[0], boxes[1]),
         "past" if at < now else "now" if at == now else "future",
         cell.refused,

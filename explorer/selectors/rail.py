@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import DetachTracker, SetMemoryRegion
-from explorer.engine.events import WriteTracked, WriteUntracked
+from explorer.engine.events import ArrayFreed, WriteTracked, WriteUntracked
 from explorer.engine.mmu import zaps_all
 from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import ledger_of
 from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
-from explorer.explain.words import errno_text, hex_text, plural
+from explorer.explain.words import hex_text, plural
+from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
-    from explorer.engine.state import Kvm
+    from explorer.engine.events import Event
+    from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.history import Run
     from explorer.history.moment import Moment
+    from explorer.selectors.verdict import Icon
 
 __all__ = ["RailCell", "RailView", "Section", "select_rail"]
 
-Icon = Literal["check", "octagon", "lost", "info"]
 _RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
 _CHAIN = 5
 _LONG_RUN = 400
@@ -70,13 +72,8 @@ class RailView(NamedTuple):
 def select_rail(run: Run, moment: Moment) -> RailView:
     """Return the rail at a moment of a run."""
     words = sentences_of(moment)
-    icon, errno, verdict, subtitle, role = _verdict(moment)
     return RailView(
-        icon,
-        errno,
-        verdict,
-        subtitle,
-        role,
+        *verdict_of(moment),
         words.newcomer,
         words.developer,
         source_of(words.function, moment.kvm.profile) if words.function else None,
@@ -84,43 +81,6 @@ def select_rail(run: Run, moment: Moment) -> RailView:
         words.newcomer,
         tuple(_sections(run, moment)),
     )
-
-
-def _verdict(moment: Moment) -> tuple[Icon, str, str, str, str]:
-    op = moment.op
-    if op is None:
-        return "info", "", "A new VM", "nothing happened yet", "ink_2"
-    errno = op.step.errno
-    change = moment.change
-    if errno is not None:
-        name = change.value if change is not None else "Call"
-        late = any(cell.word == "zap" for cell in op.cells)
-        if moment.call is None:
-            return "octagon", errno_text(errno), "Refused", "", "ink_2"
-        return (
-            "octagon",
-            errno_text(errno),
-            f"{name} refused",
-            "and it was not free" if late else "before anything was touched",
-            "ink_2",
-        )
-    ledger = ledger_of(moment)
-    if change is KvmMrChange.MOVE:
-        lost = ledger.lost + ledger.will_be_lost if ledger is not None else 0
-        if lost:
-            when = "are lost" if ledger is not None and ledger.lost else "will be lost"
-            return "check", "", "MOVE allowed", f"and {plural(lost, 'watch')} {when}", "lost"
-        return "check", "", "MOVE allowed", "and no watch is lost", "ink_2"
-    verdicts = {
-        KvmMrChange.CREATE: ("CREATE allowed", "a slot more"),
-        KvmMrChange.DELETE: ("DELETE allowed", "a slot less"),
-        KvmMrChange.FLAGS_ONLY: ("Flags changed", "arrays and mappings stay"),
-        KvmMrChange.NOOP: ("Nothing to do", "KVM returns 0 at once"),
-    }
-    if change is not None:
-        title, sub = verdicts[change]
-        return "check", "", title, sub, "ink_2"
-    return "check", "", "Done", "", "ink_2"
 
 
 def _provenance(kvm: Kvm) -> str:
@@ -174,6 +134,7 @@ def _beliefs(moment: Moment) -> Section | None:
         return None
     rows = []
     held: Counter[int] = Counter(w.gfn for w in ledger.watches if w.fate == "held")
+    keeps = moment.kvm.profile.move_keeps_arch_metadata
     for gfn in sorted({w.gfn for w in ledger.watches})[:6]:
         mine = [w for w in ledger.watches if w.gfn == gfn]
         tracker = any(w.by == "tracker" for w in mine)
@@ -181,26 +142,34 @@ def _beliefs(moment: Moment) -> Section | None:
         fate = (
             "lost"
             if any(w.fate == "lost" for w in mine)
+            else "dropped"
+            if any((w.by, w.fate) == ("tracker", "returned") for w in mine)
             else "returned"
             if all(w.fate == "returned" for w in mine)
-            else ("will be lost" if ledger.will_be_lost else "kept")
+            else "will be lost"
+            if tracker and ledger.will_be_lost
+            else "will be dropped"
+            if tracker and ledger.will_be_dropped
+            else "kept"
+            if keeps
+            else "will be returned"
         )
+        bad = "lost" in fate or "dropped" in fate
         rows.append(
             (
                 RailCell(hex_text(gfn)),
                 RailCell(believes, "external" if believes.startswith("watching") else ""),
                 RailCell(str(held[gfn]), number=True),
-                RailCell("0", number=True),
+                *(() if keeps else (RailCell("0", number=True),)),
                 RailCell(
                     fate,
-                    "lost" if "lost" in fate else "returned" if fate == "returned" else "",
-                    "lost" if "lost" in fate else "internal" if fate == "returned" else "",
+                    "lost" if bad else "returned" if fate == "returned" else "",
+                    "lost" if bad else "internal" if fate == "returned" else "",
                 ),
             )
         )
-    return Section(
-        "Who believes what, page by page", header=("gfn", "tracker", "in A", "in B", "then"), rows=tuple(rows)
-    )
+    arrays = ("in A",) if keeps else ("in A", "in B")
+    return Section("Who believes what, page by page", header=("gfn", "tracker", *arrays, "then"), rows=tuple(rows))
 
 
 def _believes(kvm: Kvm, gfn: int) -> str:
@@ -228,17 +197,35 @@ def _chain(run: Run, moment: Moment) -> Section | None:
                 if isinstance(e, WriteTracked | WriteUntracked)
                 and (e.slot, e.as_id) == (moment.old.id, moment.old.as_id)
             )
+            where = f"{at + 1}.{number}" if len(detail.cells) > 1 else str(at + 1)
+            lost = sum(_lost_with(e, moment.old) for e in cell.events)
+            if lost:
+                rows.append((RailCell(where, number=True), RailCell("freed with the old array"), _less(lost, "lost")))
             for (by, added), count in changes.items():
-                where = f"{at + 1}.{number}" if len(detail.cells) > 1 else str(at + 1)
                 what = (
                     ("page tables shadowed" if by == "shadow paging" else f"{by} asked")
                     if added
                     else ("zapped shadow pages gave back" if by == "shadow paging" else f"{by} let go")
                 )
-                mark = ("internal" if by == "shadow paging" else "external") if added else "returned"
-                sign = "+" if added else "\N{MINUS SIGN}"
-                rows.append((RailCell(where, number=True), RailCell(what), RailCell(f"{sign}{count}", mark)))
+                mark = "internal" if by == "shadow paging" else "external"
+                change = RailCell(f"+{count}", mark) if added else _less(count, "returned")
+                rows.append((RailCell(where, number=True), RailCell(what), change))
     return Section("Where the watches came from", rows=tuple(rows[-_CHAIN:])) if rows else None
+
+
+def _lost_with(event: Event, slot: KvmMemorySlot) -> int:
+    """Return how many counts of a slot went with an array that was freed."""
+    match event:
+        case ArrayFreed(kind="gfn_write_track", slot=id_, as_id=as_id, held=held) if (id_, as_id) == (
+            slot.id,
+            slot.as_id,
+        ):
+            return held
+    return 0
+
+
+def _less(count: int, mark: str) -> RailCell:
+    return RailCell(f"\N{MINUS SIGN}{count}", mark)
 
 
 def _rests_on(moment: Moment) -> Section | None:
@@ -246,21 +233,25 @@ def _rests_on(moment: Moment) -> Section | None:
     if ledger is None or not ledger.before or moment.change is not KvmMrChange.MOVE:
         return None
     parts = []
-    if ledger.returned:
-        own = ledger.count("returned", "shadow paging")
-        if own:
-            zap = "every mapping is zapped" if zaps_all(moment.kvm) else "the slot’s shadow pages are zapped"
-            parts.append(f"{own} returned: harmless **only because** {zap} before the arrays change.")
-        others = ledger.count("returned", "tracker")
-        if others:
-            parts.append(
-                f"{others} taken away by KVMGT’s own callback: its protection is gone, and its flag still says tracked."
-            )
+    own = ledger.count("returned", "shadow paging")
+    if own:
+        zap = "every mapping is zapped" if zaps_all(moment.kvm) else "the slot’s shadow pages are zapped"
+        parts.append(f"{own} returned: harmless **only because** {zap} before the slot changes place.")
+    dropped = ledger.dropped
+    if dropped:
+        parts.append(
+            f"{dropped} taken away by KVMGT’s own callback: harmful, its protection is gone"
+            f" and its {'flag still says' if dropped == 1 else 'flags still say'} tracked."
+        )
     lost = ledger.lost + ledger.will_be_lost
     if lost:
         parts.append(
             f"{lost} lost: harmful, the tracker still counts on {'it' if lost == 1 else 'them'}"
             " and nobody asks again at the new place."
+        )
+    if moment.kvm.profile.move_keeps_arch_metadata and moment.at_end and ledger.kept:
+        parts.append(
+            f"{ledger.kept} carried over by index: harmful, the array is the old one and the pages are others."
         )
     return Section("Rests on", " ".join(parts)) if parts else None
 

@@ -34,8 +34,8 @@ def flags_words(flags: int) -> str:
 
 
 def slot_hover(slot: KvmMemorySlot, owners: dict[int, str]) -> str:
-    """Return what a pointer over a slot reads, one fact a line; plotly's line breaks, nothing from outside."""
-    owner = owners.get(slot.id)
+    """Return what a pointer over a slot reads, one fact a line in plotly's own markup; an owner's name is text."""
+    owner = owners.get(slot.id, "").replace("<", "<\N{WORD JOINER}")
     return "<br>".join(
         [
             f"<b>slot {slot.id}</b>" + (f" {owner}" if owner else ""),

@@ -15,6 +15,7 @@ from explorer.engine.commands import (
 )
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.sentences import op_words
+from explorer.explain.sources import name_in
 from explorer.explain.words import errno_text, plural
 from explorer.selectors.phases import PhaseCell, SetBox, select_phases
 
@@ -178,17 +179,9 @@ def _ghost_cells(ghost: OpDetail) -> tuple[PhaseCell, ...]:
     empty = (SetBox("none", False), SetBox("none", False))
     if len(ghost.cells) == 1:
         return ()
-    # The words of a refusal are not given away before the operation is applied.
+    # Where it would be refused is not marked before the operation is applied.
     return tuple(
-        PhaseCell(
-            n,
-            cell.word if not cell.refused else "allocate" if cell.word == "allocate" else cell.word,
-            "",
-            cell.function,
-            empty,
-            "future",
-            False,
-        )
+        PhaseCell(n, cell.word, "", name_in(cell.function, cell.kvm.profile) or "", empty, "future", False)
         for n, cell in enumerate(ghost.cells, 1)
     )
 

@@ -1,0 +1,212 @@
+"""The map: nothing overlaps, nothing is invented, the largest VM is few marks. Product rows 27 to 35 and 90."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import KVMGT, MOVE, SLOT, WATCHED, end_of, moments, random_runs, run_of
+
+from explorer.engine.commands import SetMemoryRegion, parse_command
+from explorer.engine.config import VmConfig
+from explorer.history import Run, Stop
+from explorer.history.moment import SlotKey, moment_at
+from explorer.history.run import look_inside
+from explorer.scenarios import load_scenario
+from explorer.scenarios.runner import run_of as run_of_scenario
+from explorer.selectors.gpa_map import CLUSTERS, select_gpa_map
+from explorer.selectors.lanes import MARKS
+from explorer.selectors.slot_table import ROWS, select_slot_table
+
+MARKS_PER_FRAME = 1500
+"""Product row 28."""
+H = 0x7F00_0000_0000
+
+
+def problems_of(view):
+    """Return what is wrong with a map as a drawing."""
+    segments = view.segments
+    for a, b in itertools.pairwise(segments):
+        if a.x1 > b.x0 + 1e-6:
+            yield "segments overlap", a, b
+    for segment in segments:
+        if not segment.x0 < segment.x1 <= view.width + 1e-6:
+            yield "a segment has no width or leaves the plot", segment
+    for window in view.windows:
+        if not 0 <= window.x0 < window.x1 <= view.width or window.first_gfn >= window.end_gfn:
+            yield "no window", window
+    for a, b in itertools.pairwise(view.windows):
+        if a.x1 > b.x0 or a.end_gfn > b.first_gfn:
+            yield "windows overlap", a, b
+    for lane in view.lanes:
+        for bar in lane.bars:
+            if not -1e-6 <= bar.x0 <= bar.x1 <= view.width + 3 or not 0 <= bar.y0 < bar.y1 <= 1:
+                yield "a bar leaves its lane", lane.name, bar
+        filled = sorted((b for b in lane.bars if b.style not in ("new_uncommitted", "was_here")), key=lambda b: b.x0)
+        for a, b in itertools.combinations(filled, 2):
+            if a.x0 + 2.5 < b.x1 and b.x0 + 2.5 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1:
+                yield "bars overlap", lane.name, a, b
+        for a, b in itertools.pairwise(lane.marks):
+            if b.x - a.x < 20:
+                yield "marks overlap", lane.name, a, b
+        if any(not -1 <= mark.x <= view.width + 1 for mark in lane.marks):
+            yield "a mark leaves the plot", lane.name
+    positions = [x for x, _ in view.ticks]
+    if positions != sorted(positions):
+        yield "ticks out of order", view.ticks
+
+
+def size_of(view):
+    lanes = sum(
+        len(lane.bars) + len(lane.marks) + len(lane.labels) + sum(len(b.dividers) for b in lane.bars)
+        for lane in view.lanes
+    )
+    return len(view.segments) + sum(len(s.dividers) for s in view.segments) + lanes + len(view.ticks)
+
+
+@settings(max_examples=40)
+@given(random_runs(10), st.sampled_from(["collapsed", "equal", "linear"]), st.sampled_from([300.0, 982.0]))
+def test_nothing_on_the_map_overlaps_and_nothing_leaves_it(run, scale, width):
+    for moment in moments(run):
+        view = select_gpa_map(moment, scale=scale, width=width)
+        assert list(problems_of(view)) == []
+        assert size_of(view) <= MARKS_PER_FRAME
+        assert bool(view.notice) == (not view.windows)
+
+
+@pytest.mark.parametrize("name", ["first-look", "watches-lost", "rejected-is-not-free"])
+def test_the_stories_are_drawn_cleanly_at_every_step(name):
+    scenario = load_scenario(name)
+    run = run_of_scenario(scenario).then(scenario.next)
+
+    for op, cell in [(len(run) - 2, 0), *((len(run) - 1, at) for at in range(len(run.detail(len(run) - 1).cells)))]:
+        view = select_gpa_map(moment_at(run, Stop(op, cell)), owners=scenario.owners)
+        assert list(problems_of(view)) == []
+
+
+@settings(max_examples=40)
+@given(random_runs(10))
+def test_the_segments_are_the_slots_and_the_holes_between_them(run):
+    moment = end_of(run)
+    as_id = moment.focus.as_id if moment.focus is not None else 0
+    slots = run.end.slots(as_id)
+
+    view = select_gpa_map(moment)
+
+    assert sum(1 for s in view.segments if s.kind != "gap") <= len(slots)
+    assert {s.slot for s in view.segments if s.kind == "slot"} <= {SlotKey(as_id, slot.id) for slot in slots}
+    holes = sum(1 for a, b in itertools.pairwise(slots) if a.end_gfn < b.base_gfn)
+    assert sum(1 for s in view.segments if s.kind == "gap") == holes
+    assert sum(s.focused for s in view.segments) <= 1
+
+
+def many_slots(n, npages=4):
+    # memslot_perf_test: slots of 16 KiB, up to 32,763 and slot 0 (kernel-reference 12)
+    return Run.new(
+        "v6_12",
+        VmConfig(),
+        (
+            SetMemoryRegion(
+                slot=at, guest_phys_addr=at * (npages + 1) << 12, memory_size=npages << 12, userspace_addr=H
+            )
+            for at in range(n)
+        ),
+    )
+
+
+def test_all_the_slots_a_vm_can_have_are_drawn_with_few_marks():
+    run = many_slots(32_764)
+    assert {outcome.errno for outcome in run.outcomes} == {None}
+    moment = end_of(run)
+
+    for focus in (None, SlotKey(0, 0), SlotKey(0, 20_000)):
+        view = select_gpa_map(moment_at(run, run.last_stop, focus=focus))
+        assert list(problems_of(view)) == []
+        assert size_of(view) <= MARKS_PER_FRAME
+        assert len([s for s in view.segments if s.kind != "gap"]) <= CLUSTERS
+    everything = select_gpa_map(moment, window=(0, 32_764 * 5))
+    assert size_of(everything) <= MARKS_PER_FRAME
+    table = select_slot_table(moment)
+    assert len([row for row in table.rows if row.kind == "slot"]) == ROWS
+    assert table.caption.startswith("32,764 slots")
+    assert table.notice == "shown are 200 of 32764, around the slot in focus"
+
+
+def test_the_largest_slot_is_drawn_and_one_watched_page_in_it_is_seen():
+    # kernel-reference 8: 2^31 - 1 pages are the most; product row 35.
+    huge = f"set_region slot=1 gpa=0 size={(1 << 31) - 1 << 12:#x} hva=0x10000000000"
+    run = run_of("v6_12", huge, "attach kind=kvmgt", "track gfn=0x40000001")
+    assert [outcome.errno for outcome in run.outcomes] == [None] * 3
+
+    view = select_gpa_map(end_of(run))
+
+    assert list(problems_of(view)) == []
+    assert size_of(view) < 100
+    (watches,) = (lane for lane in view.lanes if lane.name == "Watches")
+    assert [mark.kind for mark in watches.marks] == ["external"]
+    (frames,) = (lane for lane in view.lanes if lane.name == "2 MiB pages")
+    assert [bar.style for bar in frames.bars].count("huge_no") >= 1
+    (row,) = select_slot_table(end_of(run)).rows
+    assert (row.last, row.watches) == ("0x7ffffffefff", "1")
+
+
+def test_many_watches_are_drawn_as_few_marks():
+    lines = [SLOT, "attach kind=log", *(f"track gfn={0xD0000 + n:#x}" for n in range(32))]
+
+    view = select_gpa_map(end_of(run_of("v6_12", *lines)))
+
+    (watches,) = (lane for lane in view.lanes if lane.name == "Watches")
+    assert 0 < len(watches.marks) <= MARKS
+    assert list(problems_of(view)) == []
+
+
+def words(view):
+    return " | ".join(
+        text
+        for lane in view.lanes
+        for text in (*(bar.label for bar in lane.bars), *(label.text for label in lane.labels))
+        if text
+    )
+
+
+def test_a_refused_move_is_drawn_as_before_during_and_after():
+    view = select_gpa_map(end_of(run_of("v6_12", *KVMGT, MOVE)))
+
+    assert [lane.name for lane in view.lanes] == ["Before", "During", "After"]
+    assert "asked for, refused: nothing was built here" in words(view)
+    assert "slot 10, back" in words(view)
+
+
+def test_watches_that_kvmgt_dropped_are_not_drawn_as_returned():
+    view = select_gpa_map(end_of(run_of("v6_1", *KVMGT, MOVE)))
+
+    (watches,) = (lane for lane in view.lanes if lane.name == "Watches")
+    assert "2 dropped by the tracker" in words(view)
+    assert sum("dropped by the tracker’s own callback" in mark.hover for mark in watches.marks) == 2
+
+
+def test_a_composed_move_is_dotted_where_it_would_go():
+    run = run_of("v6_12", *WATCHED)
+    ghost = look_inside(run.end, parse_command(MOVE), len(run))
+
+    view = select_gpa_map(moment_at(run, run.last_stop, ghost=ghost))
+
+    assert [bar.style for bar in view.lanes[0].bars] == ["slot", "new_uncommitted"]
+    (shown, there) = view.windows
+    assert shown.first_gfn <= 0xD0000 < shown.end_gfn <= there.first_gfn <= 0xD0200 < there.end_gfn
+
+
+def test_a_vm_without_slots_says_so():
+    view = select_gpa_map(moment_at(run_of("v6_12"), Stop(-1, 0)))
+
+    assert (view.segments, view.lanes) == ((), ())
+    assert view.notice
+
+
+def test_a_name_from_outside_is_text_in_the_hover():
+    view = select_gpa_map(end_of(run_of("v6_12", SLOT)), owners={10: "<b>RAM</b><a href='x'>"})
+
+    (segment,) = (s for s in view.segments if s.kind == "slot")
+    assert segment.hover.count("<b>") == 1
+    assert "<a" not in segment.hover
+    assert "RAM" in segment.hover

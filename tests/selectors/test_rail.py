@@ -1,0 +1,183 @@
+"""The rail: a verdict for whatever was done, the losses with what they rest on, and what would work instead."""
+
+import pytest
+from runs import (
+    ALL_PROFILES,
+    DELETE,
+    KVMGT,
+    LOG_ON,
+    LOGGER,
+    MOVE,
+    QUIRK_OFF,
+    REFUSES_A_MOVE,
+    SLOT,
+    TABLES,
+    WATCHED,
+    at_word,
+    end_of,
+    run_of,
+)
+
+from explorer.history import Stop
+from explorer.history.moment import moment_at
+from explorer.selectors.rail import select_rail
+
+
+def rail(profile, *lines, **config):
+    run = run_of(profile, *lines, **config)
+    return select_rail(run, end_of(run))
+
+
+def section(view, title):
+    return next(section for section in view.sections if section.title == title)
+
+
+def rows(view, title):
+    return [[cell.text for cell in row] for row in section(view, title).rows]
+
+
+DONE = [
+    # what was done, title and subtitle
+    ([SLOT, TABLES], "Page tables shadowed", "3 watches more"),
+    ([SLOT, TABLES, TABLES], "Nothing is shadowed", "nothing new to shadow"),
+    ([SLOT, "attach kind=kvmgt"], "KVMGT attached", "KVM calls it from now on"),
+    ([SLOT, "attach kind=log"], "Tracker attached", "KVM calls it from now on"),
+    ([*KVMGT, "detach"], "KVMGT detached", "2 watches given back"),
+    ([*LOGGER, "detach"], "Tracker detached", "what it asked for stays"),
+    ([SLOT, "detach"], "Nothing to detach", "no such tracker is attached"),
+    ([*KVMGT], "Page watched", "gfn 0xd0003 has count 1"),
+    ([*KVMGT, "track gfn=0xd0003"], "Nothing was asked of KVM", "KVMGT believes it watches the page"),
+    ([*KVMGT, "untrack gfn=0xd0010"], "Watch taken back", "gfn 0xd0010 has count 1"),
+    ([*KVMGT, "guest_write gpa=0xd0003000"], "Write caught", "KVM carries it out itself"),
+    ([SLOT, "guest_write gpa=0xd0003000"], "Write goes to memory", "nobody is told"),
+    ([SLOT, "guest_write gpa=0x3000"], "Write exits to the VMM", "no slot holds the address"),
+    ([LOG_ON, "guest_write gpa=0xd0003000", "get_dirty_log slot=10"], "Dirty log read", "1 page written"),
+    ([LOG_ON, "clear_dirty_log slot=10 first=0 num=32"], "Dirty log cleared", "0 pages"),
+    ([QUIRK_OFF], "Quirk disabled", "argument 0x80"),
+    (["enable_cap cap=168 arg=1"], "Dirty log set up", "argument 0x1"),
+    ([*LOGGER, "tracker_log"], "Tracker’s log read", "and emptied"),
+    (["create_irqchip"], "Interrupt chip made", ""),
+    (["create_vcpu id=3"], "vCPU made", "number 3"),
+    (["set_tss_addr addr=0xfffbd000"], "TSS address set", "0xfffbd000"),
+    (["set_identity_map_addr addr=0xfffbc000"], "Identity map address set", "0xfffbc000"),
+    ([SLOT], "CREATE allowed", "a slot more"),
+    ([SLOT, DELETE], "DELETE allowed", "a slot less"),
+    ([SLOT, LOG_ON], "Flags changed", "the arrays stay"),
+    ([SLOT, SLOT], "Nothing to do", "KVM returns 0 at once"),
+]
+
+
+@pytest.mark.parametrize(("lines", "title", "subtitle"), DONE, ids=[f"{title}, {sub}" for _, title, sub in DONE])
+def test_the_verdict_names_what_was_done(lines, title, subtitle):
+    view = rail("v6_12", *lines)
+
+    assert (view.icon, view.errno, view.verdict, view.subtitle) == ("check", "", title, subtitle)
+
+
+def test_a_refused_call_that_is_no_region_call_is_a_refusal():
+    view = rail("v6_12", SLOT, "get_dirty_log slot=10")
+
+    assert (view.icon, view.errno, view.verdict) == ("octagon", "−ENOENT", "Refused")
+
+
+def test_a_kernel_that_warns_is_not_told_as_done_well():
+    # kernel-reference 5.4: a removal too many warns and leaves the count at 0.
+    view = rail("v6_12", SLOT, "attach kind=log", "untrack gfn=0xd0003")
+
+    assert (view.icon, view.subtitle) == ("lost", "and the kernel warned")
+
+
+MOVES = [
+    # kernel-reference 6.6 and 5.6: who loses what, and whether it is harmful
+    ("v6_1", WATCHED, "and no watch is lost", "harmless **only because** every mapping is zapped"),
+    ("v6_1", KVMGT, "and KVMGT drops 2 watches", "harmful, its protection is gone and its flags still say tracked"),
+    ("v6_1", LOGGER, "and 2 watches are lost", "harmful, the tracker still counts on them"),
+    ("v6_6_nocheck", KVMGT, "and 2 watches are lost", "harmful, the tracker still counts on them"),
+    ("v6_6_posted", KVMGT, "and 2 watches are lost", "harmful, the tracker still counts on them"),
+    ("v6_12", (SLOT, QUIRK_OFF, TABLES), "and no watch is lost", "the slot’s shadow pages are zapped"),
+    ("v7_3", WATCHED, "and no watch is lost", "harmless **only because** every mapping is zapped"),
+    ("pre_edd4", LOGGER, "and 2 watches will stand for other pages", "2 carried over by index: harmful"),
+]
+
+
+@pytest.mark.parametrize(("profile", "lines", "subtitle", "rests_on"), MOVES)
+def test_an_accepted_move_says_what_its_losses_rest_on(profile, lines, subtitle, rests_on):
+    view = rail(profile, *lines, MOVE)
+
+    assert (view.verdict, view.subtitle) == ("MOVE allowed", subtitle)
+    assert rests_on in section(view, "Rests on").text
+    assert (view.subtitle_role == "lost") == ("no watch" not in subtitle)
+
+
+def test_before_5_7_only_the_trackers_watches_are_said_to_stand_for_other_pages():
+    run = run_of("pre_edd4", *LOGGER, MOVE)
+    cells = range(len(run.detail(len(run) - 1).cells))
+
+    told = {select_rail(run, moment_at(run, Stop(len(run) - 1, cell))).subtitle for cell in cells}
+
+    assert told == {"and 2 watches will stand for other pages"}
+
+
+@pytest.mark.parametrize(("profile", "lines"), [("v6_1", KVMGT), ("v6_6_nocheck", KVMGT), ("v6_1", LOGGER)])
+def test_a_loss_is_foretold_from_the_first_step(profile, lines):
+    run = run_of(profile, *lines, MOVE)
+
+    assert "will" in select_rail(run, at_word(run, "check")).subtitle
+
+
+def test_what_each_believes_is_set_against_the_counts():
+    assert rows(rail("v6_1", *KVMGT, MOVE), "Who believes what, page by page") == [
+        # kernel-reference 6.6: table empty, flag still True
+        ["0xd0003", "flag says tracked", "0", "0", "dropped"],
+        ["0xd0010", "flag says tracked", "0", "0", "dropped"],
+        ["0xd0011", "none", "0", "0", "returned"],
+        ["0xd0012", "none", "0", "0", "returned"],
+    ]
+    assert rows(rail("v6_6_nocheck", *KVMGT, MOVE), "Who believes what, page by page")[0] == [
+        "0xd0003",
+        "watching",
+        "0",
+        "0",
+        "lost",
+    ]
+
+
+@pytest.mark.parametrize("profile", REFUSES_A_MOVE)
+def test_a_refused_move_was_not_free_and_says_what_works(profile):
+    view = rail(profile, *KVMGT, MOVE)
+
+    assert (view.verdict, view.subtitle, view.errno) == ("MOVE refused", "and it was not free", "−EINVAL")
+    assert rows(view, "What would work") == [
+        ["Detach the tracker, then MOVE", "0"],
+        ["DELETE and CREATE at 0xd0200000", "0"],
+        ["The same call on 6.1", "0"],
+    ]
+    assert "steps 4 to 6" in section(view, "What the guest could see").text
+
+
+def test_an_early_refusal_touched_nothing():
+    view = rail("v6_12", SLOT, "set_region slot=11 gpa=0xd0000000 size=0x1000")
+
+    assert (view.verdict, view.subtitle) == ("CREATE refused", "before anything was touched")
+
+
+def test_where_the_watches_came_from_is_told_operation_by_operation():
+    assert rows(rail("v6_1", *KVMGT, MOVE), "Where the watches came from") == [
+        ["2", "page tables shadowed", "+3"],
+        ["4", "tracker 0 asked", "+1"],
+        ["5", "tracker 0 asked", "+1"],
+        ["6.5", "tracker 0 let go", "−2"],
+        ["6.5", "zapped shadow pages gave back", "−3"],
+    ]
+
+
+@pytest.mark.parametrize("profile", ALL_PROFILES)
+def test_what_was_never_recorded_is_not_called_checked(profile):
+    recorded = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
+
+    plain, kvmgt = rail(profile, SLOT), rail(profile, *KVMGT)
+
+    assert plain.provenance == (
+        f"model, checked on {recorded[profile]}" if profile in recorded else "model, not recorded"
+    )
+    assert "checked" not in kvmgt.provenance
