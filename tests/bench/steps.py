@@ -1,0 +1,162 @@
+"""How soon the dashboard shows the next step: from a key to the painted picture, all visible panels drawn.
+
+A press ends, in the page itself, with the frame after the stage said that it is ready at another stop: up to a
+frame more than a person waits, never less. Motion is switched off, as a person may; steps have none anyway.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from measure import Report, Row, at_most, note, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
+    from servers import Server
+
+__all__ = ["measure_steps"]
+
+TYPICAL_MILLISECONDS = 50
+SLOW_MILLISECONDS = 100
+"""For 95 of 100 presses."""
+
+_LOG = Path(__file__).parents[2] / "assets/traces/big-q100/strace.log.gz"
+_LOG_NAME = "log of 62,227 operations"
+_LOG_PRESSES = 16
+_PACES = {"a glance at each": 250, "no rest": 0}
+"""Milliseconds from a picture to the next press."""
+_STORIES = {"a glance at each": "What happens to the watches", "no rest": "Rejected is not free"}
+"""Each ends with a MOVE, and telling the other one in between makes the page forget its pictures."""
+_PATIENCE = 60_000
+
+_WATCH = """
+() => {
+  const root = document.querySelector(".mx");
+  const stop = () => `${root.dataset.op}:${root.dataset.cell}`;
+  let pressed = null;
+  addEventListener("keydown", (event) => (pressed = { at: event.timeStamp, from: stop() }), { capture: true });
+  new MutationObserver(() => {
+    if (!pressed || root.dataset.state !== "ready" || stop() === pressed.from) return;
+    const { at } = pressed;
+    pressed = null;
+    requestAnimationFrame(() => {
+      const painted = new MessageChannel();
+      painted.port1.onmessage = () => (window.__milliseconds = performance.now() - at);
+      painted.port2.postMessage(null);
+    });
+  }).observe(root, { attributes: true });
+}
+"""
+_DRAWN = """
+(revision) => {
+  const { state, playing, rev } = document.querySelector(".mx").dataset;
+  return state === "ready" && playing === "no" && Number(rev) > revision;
+}
+"""
+
+
+class Hand:
+    """A person at the keyboard of one page."""
+
+    def __init__(self, browser: Browser, server: Server, size: dict[str, int]) -> None:
+        """Open the dashboard."""
+        self.server = server
+        self.page = browser.new_context(viewport=size, reduced_motion="reduce").new_page()
+        self.page.set_default_timeout(_PATIENCE)
+        self.page.goto(server.url, wait_until="commit")
+        self.page.wait_for_selector(".mx[data-state=ready]")
+        self.page.evaluate(_WATCH)
+        self.taken: dict[tuple[str, str], list[float]] = {}
+
+    def tell(self, story: str) -> None:
+        """Choose a story and apply its last call."""
+        label = story.replace(" ", "\u00a0")  # as a drop-down of ipywidgets writes it
+        self._change(lambda: self.page.locator(".mx-story select").select_option(label=label))
+        self.page.evaluate("document.activeElement.blur()")
+        self._change(lambda: self.page.keyboard.press("Enter"))
+
+    def open(self, log: Path) -> None:
+        """Import a log."""
+        self._change(lambda: self.page.locator(".mx-import input[type=file]").set_input_files(log))
+
+    def jump(self, key: str) -> tuple[int, int]:
+        """Go to an end of the run, and rest there until the page has what is near; return where that is."""
+        self.page.keyboard.press(key)
+        self.server.wait_quiet()
+        self.page.wait_for_selector(".mx[data-state=ready][data-playing=no]")
+        op, cell = (self.page.locator(".mx").get_attribute(name) for name in ("data-op", "data-cell"))
+        return int(op or 0), int(cell or 0)
+
+    def press(self, case: str, pace: str, key: str, times: int) -> None:
+        """Press a key and note the milliseconds to each picture."""
+        for _ in range(times):
+            self.page.wait_for_timeout(_PACES[pace])
+            self.page.evaluate("window.__milliseconds = null")
+            self.page.keyboard.press(key)
+            painted = self.page.wait_for_function("window.__milliseconds", polling=20)
+            self.taken.setdefault((case, pace), []).append(float(painted.json_value()))
+
+    def _change(self, action: Callable[[], object]) -> None:
+        """Do what changes all pictures, and wait for them."""
+        self.server.wait_quiet()  # what the page said last may still make pictures
+        revision = int(self.page.locator(".mx").get_attribute("data-rev") or -1)
+        action()
+        self.page.wait_for_function(_DRAWN, arg=revision)
+
+
+def measure_steps(browser: Browser, server: Server, size: dict[str, int], rounds: int) -> Iterator[Report]:
+    """Iterate over the tables of steps; a value of a round is the median or the 95th percentile of its presses."""
+    hand = Hand(browser, server, size)
+    values: dict[tuple[str, str], list[list[float]]] = {}
+    for number in range(rounds):
+        note(f"stepping through stories, round {number + 1} of {rounds}")
+        _stories(hand)
+        _keep(hand, values)
+    note("importing a log")
+    hand.open(_LOG)
+    hand.jump("Home")
+    for number in range(rounds):
+        note(f"stepping through the log, round {number + 1} of {rounds}")
+        _log(hand)
+        _keep(hand, values)
+    hand.page.context.close()
+    yield Report("Steps: from a key to the painted picture", tuple(_rows(values)))
+
+
+def _stories(hand: Hand) -> None:
+    for pace, story in _STORIES.items():
+        hand.tell(story)
+        op, cell = hand.jump("End")
+        hand.press("inside a MOVE", pace, "Shift+ArrowLeft", cell)
+        hand.press("inside a MOVE", pace, "Shift+ArrowRight", cell)
+        hand.jump("Home")
+        hand.press("operations of a story", pace, "ArrowRight", op + 1)
+        hand.press("operations of a story", pace, "ArrowLeft", op + 1)
+
+
+def _log(hand: Hand) -> None:
+    """Step on from where the round before stopped, so that half of the stops are new to the page."""
+    for pace in _PACES:
+        for case, keys in (
+            (f"operations of a {_LOG_NAME}", ("ArrowRight", "ArrowLeft")),
+            (f"inside operations of a {_LOG_NAME}", ("Shift+ArrowRight", "Shift+ArrowLeft")),
+        ):
+            ahead, back = keys
+            hand.press(case, pace, ahead, _LOG_PRESSES)
+            hand.press(case, pace, back, _LOG_PRESSES // 2)
+
+
+def _keep(hand: Hand, values: dict[tuple[str, str], list[list[float]]]) -> None:
+    for case, taken in hand.taken.items():
+        values.setdefault(case, []).append(taken)
+    hand.taken = {}
+
+
+def _rows(values: dict[tuple[str, str], list[list[float]]]) -> Iterator[Row]:
+    for (case, pace), rounds in values.items():
+        for name, share, limit in (("median", 0.5, TYPICAL_MILLISECONDS), ("p95", 0.95, SLOW_MILLISECONDS)):
+            taken = tuple(percentile(presses, share) for presses in rounds)
+            yield Row(f"{case}, {pace}, {name} of {len(rounds[0])} presses", "ms", taken, at_most(limit))
