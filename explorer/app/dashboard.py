@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
@@ -32,6 +34,8 @@ UPLOAD_LIMIT = 64 << 20
 _FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
 _PLAYED = (actions.apply_composed, actions.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
+_PAUSE_SECONDS = 0.002
+"""Between two frames that nobody asked for yet."""
 _MOST_WANTED = 24
 """Stops a page may ask for in one message."""
 
@@ -53,6 +57,8 @@ class App:
         self._builder = FrameBuilder()
         self._controls = Controls(self.dispatch)
         self._upload = bytearray()
+        self._ahead: deque[Stop] = deque()
+        """Stops whose frames are sent when nothing else is to do."""
         self.widget = self._controls.place(self.stage)
         self._controls.show(self.state)
 
@@ -172,11 +178,36 @@ class App:
             self._send_plan("follow")
 
     def _give(self, message: dict[str, Any]) -> None:
-        """Send the frames a page asks for, unless they are of a state that is gone."""
+        """Send the frames a page asks for, unless they are of a state that is gone.
+
+        One stop is where a person goes; several are where they may go next, and wait until nothing else is to do.
+        """
         stops = [Stop(int(op), int(cell)) for op, cell in message.get("stops", [])][:_MOST_WANTED]
-        if message.get("rev") == self.state.revision and stops:
-            self._builder.use(self.state)
-            self.stage.say(self._builder.message([self._known(stop) for stop in stops]))
+        if message.get("rev") != self.state.revision or not stops:
+            return
+        if len(stops) == 1:
+            self._send_frames(stops)
+            return
+        waiting = bool(self._ahead)
+        self._ahead = deque([*stops, *(stop for stop in self._ahead if stop not in stops)])
+        if not waiting:
+            self._look_ahead(self.state.revision)
+
+    def _send_frames(self, stops: list[Stop]) -> None:
+        self._builder.use(self.state)
+        self.stage.say(self._builder.message([self._known(stop) for stop in stops]))
+
+    def _look_ahead(self, revision: int) -> None:
+        """Send the next frame that may be wanted, then let the page's other messages through."""
+        if revision != self.state.revision:
+            self._ahead.clear()
+        if not self._ahead:
+            return
+        self._send_frames([self._ahead.popleft()])
+        try:
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._look_ahead, revision)
+        except RuntimeError:  # no loop: in a test, or a terminal
+            self._look_ahead(revision)
 
     def _known(self, stop: Stop) -> Stop:
         ahead = self.state.run_ahead() if stop.op >= len(self.state.run) else self.state.run
@@ -229,9 +260,13 @@ class App:
         except RuntimeError:
             self._change(lambda state: actions.show_log(state, *read()))
             return
-        loop.run_in_executor(None, read).add_done_callback(
-            lambda done: self._change(lambda state: actions.show_log(state, *done.result()))
-        )
+        loop.run_in_executor(None, read).add_done_callback(self._show_log)
+
+    def _show_log(self, done: asyncio.Future[tuple[ImportedLog, Run]]) -> None:
+        self._change(lambda state: actions.show_log(state, *done.result()))
+        # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
+        gc.collect()
+        gc.freeze()
 
 
 def _fitted(state: AppState, message: dict[str, Any]) -> AppState:

@@ -39,7 +39,8 @@ from explorer.selectors.timeline import select_timeline
 if TYPE_CHECKING:
     from explorer.app.state import AppState, View
     from explorer.history import Stop
-    from explorer.history.moment import Moment
+    from explorer.history.moment import Moment, SlotKey
+    from explorer.selectors.gpa_map import GpaMapView
 
 __all__ = ["Frame", "FrameBuilder"]
 
@@ -63,6 +64,14 @@ class Frame(NamedTuple):
     """Whether play pauses here: a refusal or a violation."""
 
 
+class _KeptTable(NamedTuple):
+    """A slot table and what it was made of."""
+
+    shows: tuple[object, ...]
+    focus: SlotKey | None
+    panel: Node
+
+
 class FrameBuilder:
     """Builds frames for one state and remembers which pieces were sent."""
 
@@ -71,12 +80,14 @@ class FrameBuilder:
         self._state: AppState | None = None
         self._frames: dict[Stop, Frame] = {}
         self._pieces: dict[str, str] = {}
+        self._kept_table: _KeptTable | None = None
         self.sent: set[str] = set()
 
     def use(self, state: AppState) -> None:
         """Build for this state from now on; frames of another revision are forgotten."""
         if self._state is None or self._state.revision != state.revision:
             self._frames.clear()
+            self._kept_table = None
         self._state = state
 
     def forget_sent(self) -> None:
@@ -113,30 +124,30 @@ class FrameBuilder:
         shows_ghost = not ahead and stop == run.last_stop
         moment = moment_at(run, stop, focus=state.view.focus, ghost=state.ghost if shows_ghost else None)
         question = state.question and shows_ghost
-        panels = self._panels(state, moment, question=question)
+        map_view = select_gpa_map(
+            moment,
+            width=state.view.plot_width,
+            scale=state.view.scale,
+            owners=state.owner_names,
+            window=state.view.window,
+            host_lane=not state.view.narrow,
+            newcomer=question,
+        )
+        panels = self._panels(state, moment, map_view, question=question)
         timeline = timeline_panel(select_timeline(run, moment))
         rail = select_rail(run, moment)
         panels["timeline"] = timeline
         panels["rail"] = legend_panel(rail.newcomer, state.about) if question else rail_panel(rail)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
         caption = answer_caption(state.answered.right, moment) if state.answered is not None else ""
-        panels["head"] = self._head(state, moment, caption, question=question)
+        panels["head"] = _head(map_view, _opening_sentence(moment) if question else caption)
         names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
         cells = len(moment.op.cells) if moment.op is not None else 1
         refused = moment.op is not None and moment.op.cells[moment.stop.cell].refused
         return Frame(f"{moment.stop.op}:{moment.stop.cell}", names, cells, f"{rail.verdict}. {rail.newcomer}", refused)
 
-    def _panels(self, state: AppState, moment: Moment, *, question: bool) -> dict[str, Any]:
+    def _panels(self, state: AppState, moment: Moment, map_view: GpaMapView, *, question: bool) -> dict[str, Any]:
         view, theme = state.view, theme_named(state.view.theme)
-        map_view = select_gpa_map(
-            moment,
-            width=view.plot_width,
-            scale=view.scale,
-            owners=state.owner_names,
-            window=view.window,
-            host_lane=not view.narrow,
-            newcomer=question,
-        )
         strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
         panels: dict[str, Any] = {
@@ -146,7 +157,7 @@ class FrameBuilder:
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
             "ledger": ledger_panel(ledger_of(moment)),
             "guards": guards_panel(guards) if guards is not None else _no_guards(),
-            "table": slot_table_panel(select_slot_table(moment, state.owner_names)),
+            "table": self._table(state, moment),
             "note-handoff": el(
                 "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
             ),
@@ -159,25 +170,31 @@ class FrameBuilder:
             panels["question"] = question_panel(moment)
         return panels
 
-    def _head(self, state: AppState, moment: Moment, caption: str, *, question: bool) -> Node:
-        if question:
-            return el("h2", _opening_sentence(moment), cls="map-question")
-        if caption:
-            return el("h2", caption, cls="map-question")
-        view = select_gpa_map(moment, width=100, window=state.view.window)
-        address, _, frames = view.subtitle.partition(" · ")
-        return el(
-            "h2",
-            view.title,
-            " ",
-            el("small", el("span", address), el("span", f" · {frames}" if frames else "", cls="wide-only"), cls="code"),
-        )
+    def _table(self, state: AppState, moment: Moment) -> Node:
+        """Return the slot table; most steps leave everything it shows as it was."""
+        kvm, focus = moment.kvm, moment.focus
+        active = tuple(kvm.active(as_id) for as_id in range(len(kvm.memslots)))
+        shows = (*active, kvm.heap, kvm.active_mmu_pages, kvm.trackers)
+        kept = self._kept_table
+        if kept is None or kept.focus != focus or any(a is not b for a, b in zip(kept.shows, shows, strict=True)):
+            panel = slot_table_panel(select_slot_table(moment, state.owner_names))
+            kept = self._kept_table = _KeptTable(shows, focus, panel)
+        return kept.panel
 
     def _piece(self, panel: Any) -> str:
         text = json.dumps(panel, separators=(",", ":"), ensure_ascii=False)
         digest = blake2b(text.encode(), digest_size=9).hexdigest()
         self._pieces[digest] = text
         return digest
+
+
+def _head(view: GpaMapView, sentence: str) -> Node:
+    """Return what stands over the map: a sentence of the story, or which addresses it shows."""
+    if sentence:
+        return el("h2", sentence, cls="map-question")
+    address, _, frames = view.subtitle.partition(" · ")
+    place = el("small", el("span", address), el("span", f" · {frames}" if frames else "", cls="wide-only"), cls="code")
+    return el("h2", view.title, " ", place)
 
 
 def _arrays_size(view: View) -> ArraysSize:

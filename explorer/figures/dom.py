@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from functools import cache
 from typing import Any
 
 __all__ = ["ATTRIBUTES", "TAGS", "Node", "el", "glyph", "rich", "to_html", "to_text"]
@@ -103,8 +104,12 @@ _GLYPHS: dict[str, list[tuple[str, str]]] = {
 }
 
 
+@cache
 def glyph(name: str, label: str = "", *, size: int = 20) -> Node:
-    """Return a mark as a small picture; without a label it is decoration beside words that say the same."""
+    """Return a mark as a small picture; without a label it is decoration beside words that say the same.
+
+    A tree is never changed once it is made, so every place gets the same one.
+    """
     parts = [el("path", d=d, cls=f"g-{paint}") for d, paint in _GLYPHS[name]]
     attributes: dict[str, Any] = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
     return el("svg", *parts, cls=f"g g--{name}", viewBox="0 0 20 20", width=size, height=size, **attributes)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TimelineNode", "TimelineView", "select_timeline"]
 
-NEIGHBOURS = 60
+NEIGHBOURS = 32
 """Operations shown on each side of the current one."""
 
 

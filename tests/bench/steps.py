@@ -1,7 +1,8 @@
 """How soon the dashboard shows the next step: from a key to the painted picture, all visible panels drawn.
 
 A press ends, in the page itself, with the frame after the stage said that it is ready at another stop: up to a
-frame more than a person waits, never less. Motion is switched off, as a person may; steps have none anyway.
+frame more than a person waits, never less. The picture that counts is complete, but sketched; plotly draws the same
+once the keys rest, and is not timed. Motion is switched off, as a person may; steps have none anyway.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ const ATTRIBUTES = new Set(
     "cy transform target rel").split(" "),
 );
 const PING_EVERY = 2000;
+const SETTLE_AFTER = 140;
 const LOST_AFTER = 5000;
 const PLAY_STEP = 600;
 const STORY_TIME = 1200;
@@ -73,29 +74,124 @@ function make(tag, cls, text) {
 }
 
 // Plotly is loaded once per page: as a file where the page's template offers it, else from the kernel.
-// The dashboard's page brings plotly's script itself once it has loaded, while the kernel is being reached;
-// elsewhere, in JupyterLab, Python sends it.
+// Plotly's script takes a second to start on a slow machine. It is brought once the first picture stands, which is
+// sketched; the dashboard's page names the file, elsewhere, in JupyterLab, Python sends it.
 function loadPlotly(ask) {
   globalThis.__mxPlotly ??= new Promise((resolve, reject) => {
-    const wait = (script) => {
+    if (globalThis.Plotly) return resolve(globalThis.Plotly);
+    const run = (src) => {
+      const script = document.createElement("script");
+      script.async = true;
+      script.src = src;
       script.addEventListener("load", () => resolve(globalThis.Plotly));
       script.addEventListener("error", () => reject(new Error("plotly did not load")));
+      document.head.append(script);
     };
-    const bring = () => {
-      if (globalThis.Plotly) return resolve(globalThis.Plotly);
-      const found = document.querySelector("script[data-mx-plotly]");
-      if (found) return wait(found);
-      return ask((bytes) => {
-        const script = document.createElement("script");
-        script.src = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
-        wait(script);
-        document.head.append(script);
-      });
-    };
-    if (document.readyState === "complete") bring();
-    else addEventListener("load", () => setTimeout(bring));
+    const file = document.querySelector("meta[name=mx-plotly]");
+    if (file) return run(file.content);
+    return ask((bytes) => run(URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }))));
   });
   return globalThis.__mxPlotly;
+}
+
+// -- a sketch of a figure, until plotly can draw it ------------------------------------------------
+
+const DASHES = { dash: [9, 9], dot: [3, 3] };
+const DIAGONALS = { "/": [1], "\\": [-1], x: [1, -1] };
+
+function outline(xs, ys, height) {
+  const path = new Path2D();
+  let pen = false;
+  xs.forEach((x, i) => {
+    if (x === null) pen = false;
+    else if (pen) path.lineTo(x, height - ys[i]);
+    else path.moveTo(x, height - ys[i]);
+    pen = x !== null;
+  });
+  return path;
+}
+
+function hatch(draw, path, { shape, fgcolor, size, solidity }, { width, height }) {
+  draw.save();
+  draw.clip(path);
+  draw.strokeStyle = draw.fillStyle = fgcolor;
+  draw.lineWidth = shape === "x" ? size - size * Math.sqrt(1 - solidity) : size * solidity;
+  draw.beginPath();
+  for (const slope of DIAGONALS[shape] ?? []) {
+    for (let at = -height; at < width + height; at += size * Math.SQRT2) {
+      draw.moveTo(at, slope > 0 ? height : 0);
+      draw.lineTo(at + height, slope > 0 ? 0 : height);
+    }
+  }
+  draw.stroke();
+  if (shape === ".") {
+    const radius = Math.sqrt((solidity * size * size) / Math.PI);
+    for (let x = size / 2; x < width; x += size) {
+      for (let y = size / 2; y < height; y += size) draw.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
+    }
+  }
+  draw.restore();
+}
+
+function marker(symbol, size) {
+  const path = new Path2D();
+  const r = size / 2;
+  const [kind] = symbol.split("-");
+  const corners = { diamond: [4, r * 1.3, 0], octagon: [8, r, Math.PI / 8], square: [4, r * 1.41, Math.PI / 4] }[kind];
+  if (corners) {
+    const [n, far, turn] = corners;
+    for (let i = 0; i < n; i += 1) {
+      const angle = turn + (i * 2 * Math.PI) / n;
+      path.lineTo(far * Math.sin(angle), -far * Math.cos(angle));
+    }
+    path.closePath();
+  } else if (kind !== "x") path.arc(0, 0, r, 0, 2 * Math.PI);
+  if (/^x|-x/.test(symbol)) {
+    const far = kind === "diamond" ? r * 0.65 : r;
+    path.moveTo(-far, -far);
+    path.lineTo(far, far);
+    path.moveTo(-far, far);
+    path.lineTo(far, -far);
+  }
+  return path;
+}
+
+function sketch(canvas, traces, layout) {
+  const { width, height } = layout;
+  const scale = globalThis.devicePixelRatio || 1;
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const draw = canvas.getContext("2d");
+  draw.scale(scale, scale);
+  for (const { mode, x, y, line, marker: look, fill, fillcolor, fillpattern } of traces) {
+    if (mode === "lines") {
+      const path = outline(x, y, height);
+      if (fill) {
+        draw.fillStyle = fillcolor;
+        draw.fill(path);
+        if (fillpattern) hatch(draw, path, fillpattern, layout);
+      }
+      draw.setLineDash(DASHES[line.dash] ?? []);
+      draw.strokeStyle = line.color;
+      draw.lineWidth = line.width;
+      if (line.width) draw.stroke(path);
+      draw.setLineDash([]);
+    } else {
+      const open = /open|thin/.test(look.symbol);
+      const path = marker(look.symbol, look.size);
+      x.forEach((at, i) => {
+        draw.save();
+        draw.translate(at, height - y[i]);
+        draw.fillStyle = draw.strokeStyle = look.color;
+        draw.lineWidth = open ? look.line.width : 0;
+        if (open) draw.stroke(path);
+        else draw.fill(path);
+        draw.restore();
+      });
+    }
+  }
 }
 
 // Words of a figure are drawn here: plotly would measure each of them, which costs more than all its shapes.
@@ -117,11 +213,12 @@ class Figure {
   constructor(host, onSelect) {
     this.host = host;
     this.plot = make("div", "mx-plot");
+    this.canvas = make("canvas", "mx-sketch");
     this.words = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.words.setAttribute("class", "mx-words");
     this.tip = make("div", "mx-tip");
     this.tip.hidden = true;
-    host.append(this.plot, this.words, this.tip);
+    host.append(this.plot, this.canvas, this.words, this.tip);
     this.digest = null;
     this.spots = null;
     host.addEventListener("pointermove", (event) => this.point(event));
@@ -132,22 +229,33 @@ class Figure {
     });
   }
 
-  draw(plotly, digest, spec) {
-    if (this.digest === digest) return null;
+  // Draw at once, as a sketch; `settle` has plotly draw the same when there is time.
+  draw(digest, spec) {
+    if (this.digest === digest) return;
     this.digest = digest;
     const { shapes, words, spots, layout } = splitFigure(spec);
     this.spots = spots;
     this.size = layout;
+    this.due = { shapes, layout };
     this.host.style.setProperty("--w", `${layout.width}px`);
     this.host.style.setProperty("--h", `${layout.height}px`);
     this.write(words, layout);
     this.tip.hidden = true;
-    return plotly.react(this.plot, structuredClone(shapes), structuredClone(layout), {
+    sketch(this.canvas, shapes, layout);
+    this.host.dataset.pen = "sketch";
+  }
+
+  async settle(plotly) {
+    const due = this.due;
+    if (!due) return;
+    this.due = null;
+    await plotly.react(this.plot, structuredClone(due.shapes), structuredClone(due.layout), {
       staticPlot: true,
       displayModeBar: false,
       showSendToCloud: false,
       displaylogo: false,
     });
+    if (!this.due) this.host.dataset.pen = "plotly";
   }
 
   write(words, layout) {
@@ -541,7 +649,6 @@ class Stage {
     this.around(message);
     this.take(message.first);
     this.go(at, { report: false });
-    this.start();
     if (message.mode === "play") this.playInto(message.at[0]);
   }
 
@@ -558,11 +665,13 @@ class Stage {
     this.started = loadPlotly((give) => {
       this.givePlotly = give;
       this.say({ t: "plotly" });
-    }).then((plotly) => {
-      this.plotly = plotly;
-      this.wait.remove();
-      this.schedule();
-    });
+    }).then(
+      (plotly) => {
+        this.plotly = plotly;
+        this.schedule();
+      },
+      () => {}, // the sketches stay, and show the same
+    );
   }
 
   take(message) {
@@ -628,8 +737,10 @@ class Stage {
     this.prefetch();
   }
 
+  // Ask for frames. One stop is where a person goes, and is asked for even if it is on a list of later ones.
   want(stops) {
-    const missing = stops.filter((stop) => !this.frames.has(this.key_of(stop)) && !this.asked.has(this.key_of(stop)));
+    const open = (key) => !this.frames.has(key) && (stops.length === 1 || !this.asked.has(key));
+    const missing = stops.filter((stop) => open(this.key_of(stop)));
     if (!missing.length) return;
     missing.forEach((stop) => this.asked.add(this.key_of(stop)));
     this.say({ t: "want", rev: this.rev, stops: missing });
@@ -640,19 +751,13 @@ class Stage {
     clearTimeout(this.prefetching);
     this.prefetching = setTimeout(() => {
       const [op, cell] = this.at;
-      const stops = [];
+      const last = this.ghost ? this.ops : this.ops - 1;
       const n = this.cells.get(op) ?? 1;
-      for (let c = 0; c < n; c += 1) stops.push([op, c]);
-      for (const d of [1, -1, 2, -2]) {
-        const near = op + d;
-        if (near < -1 || near > (this.ghost ? this.ops : this.ops - 1)) continue;
-        const known = this.cells.get(near);
-        if (known === undefined) stops.push([near, END]);
-        else if (Math.abs(d) === 1) for (let c = 0; c < known; c += 1) stops.push([near, c]);
-        else stops.push([near, known - 1]);
-      }
-      stops.sort((a, b) => Math.abs(a[0] - op) - Math.abs(b[0] - op) || Math.abs(a[1] - cell) - Math.abs(b[1] - cell));
-      this.want(stops.slice(0, AHEAD));
+      const end = (at) => [at, (this.cells.get(at) ?? END + 1) - 1];
+      const inside = Array.from({ length: n }, (_, c) => [op, c]).sort((a, b) => Math.abs(a[1] - cell) - Math.abs(b[1] - cell));
+      // Where one key leads, then where two do, then the rest of what is open.
+      const stops = [end(op + 1), end(op - 1), ...inside.slice(0, 3), [op + 1, 0], end(op + 2), end(op - 2), ...inside.slice(3)];
+      this.want(stops.filter(([at]) => at >= -1 && at <= last).slice(0, AHEAD));
     }, 30);
   }
 
@@ -776,11 +881,10 @@ class Stage {
     }
   }
 
-  async draw() {
+  draw() {
     const [op, cell] = this.at;
-    const rev = this.rev;
     const frame = this.frames.get(this.key_of(this.at));
-    if (!frame || !this.plotly) return;
+    if (!frame) return;
     const asking = frame.p.question !== undefined && this.asking;
     this.root.dataset.question = asking ? "open" : "no";
     this.frameBox().dataset.question = this.root.dataset.question;
@@ -788,26 +892,37 @@ class Stage {
     this.show(this.timeBody, frame, "timeline");
     this.show(this.rail, frame, "rail");
     this.show(this.because, frame, "because");
-    const drawn = [this.figure.draw(this.plotly, frame.p.map, this.piece(frame, "map"))];
+    this.figure.draw(frame.p.map, this.piece(frame, "map"));
     this.windows = this.piece(frame, "map").windows;
     if (asking) {
       this.show(this.question, frame, "question");
     } else {
-      this.drawTab(frame, drawn);
+      this.drawTab(frame);
     }
     this.scrub.value = String(op);
-    await Promise.all(drawn);
-    if (rev !== this.rev || op !== this.at[0] || cell !== this.at[1]) return; // a later picture is on its way
     this.mapBody.setAttribute("aria-label", frame.s);
     this.live.textContent = frame.s;
     this.root.dataset.op = String(op);
     this.root.dataset.cell = String(cell);
-    this.root.dataset.rev = String(rev);
+    this.root.dataset.rev = String(this.rev);
+    this.root.dataset.pen = "sketch";
     if (!this.wanted) this.root.dataset.state = "ready";
+    this.wait.remove();
     this.scrollTimeline();
+    if (!this.started) (globalThis.requestIdleCallback ?? setTimeout)(() => this.start(), { timeout: 1000 });
+    clearTimeout(this.settling);
+    this.settling = setTimeout(() => this.settle(), SETTLE_AFTER);
   }
 
-  drawTab(frame, drawn) {
+  // At rest plotly draws what was sketched.
+  async settle() {
+    if (!this.plotly) return;
+    await this.figure.settle(this.plotly);
+    if (!this.arraysHost.hidden) await this.arrays.settle(this.plotly);
+    this.root.dataset.pen = this.figure.host.dataset.pen;
+  }
+
+  drawTab(frame) {
     this.show(this.tabNote, frame, `note-${this.tab}`);
     if (this.tab === "table") {
       this.show(this.panels.table, frame, "table");
@@ -822,7 +937,7 @@ class Stage {
     this.show(this.ledger, frame, "ledger");
     const spec = this.piece(frame, "arrays");
     this.arraysHost.hidden = spec === undefined;
-    if (spec) drawn.push(this.arrays.draw(this.plotly, frame.p.arrays, spec));
+    if (spec) this.arrays.draw(frame.p.arrays, spec);
   }
 
   scrollTimeline() {
