@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench lint format shots lock clean python environment test-environment
+.PHONY: help run lab test bench lint format shots fidelity lock clean python environment test-environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
@@ -35,6 +35,10 @@ format: test-environment
 # The pictures of the README, taken of the running page.
 shots: test-environment
 	@$(BIN)/python tests/browser/shots.py
+
+# The page that says what is modelled and what backs it.
+fidelity: test-environment
+	@$(BIN)/python tests/fidelity.py
 
 # New pins, from what pyproject.toml asks for; the second file keeps the versions of the first.
 lock: test-environment

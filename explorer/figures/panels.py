@@ -262,6 +262,7 @@ def _rung(rung: Rung, *, folding: bool) -> Node:
                 number,
                 " ",
                 rung.title,
+                " ",
                 el("span", f"FIRED {rung.errno}", cls="fired-errno"),
                 el("span", rung.operands, ", in ", el("code", f"{rung.function}()"), cls="fired-in"),
                 colspan=3,

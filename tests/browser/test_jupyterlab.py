@@ -42,6 +42,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def cell(browser: Browser, lab: str) -> Iterator[Screen]:
     """Run the notebook's cell and return the dashboard in its output."""
     screen = Screen.visit(browser, lab, SIZE)
+    screen.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")  # the kernel has started
     screen.page.locator(".jp-CodeCell .jp-InputArea-editor").first.click()
     screen.press("Shift+Enter").ready()
     yield screen

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 
+import fidelity
 import pytest
 from pack_recordings import RECORDINGS, compress, packed_name
 
@@ -167,3 +168,8 @@ def test_a_recording_that_is_stored_once_names_one_that_is_there():
     for name, original in same.items():
         assert not (RECORDINGS / f"{name}.gz").exists()
         assert (RECORDINGS / f"{original}.gz").exists()
+
+
+def test_the_fidelity_page_says_what_holds_now():
+    # Every number of the page is counted here again; a changed one is a changed meaning, told in the commit.
+    assert fidelity.PAGE.read_text(encoding="utf-8") == fidelity.page(), "write it anew with `make fidelity`"
