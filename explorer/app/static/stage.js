@@ -985,7 +985,7 @@ class Stage {
     };
     if (this.lost) {
       bar("Session lost. The picture still works; changes need a reload.", "is-lost", [
-        ["Reload at this step", () => location.reload()],
+        ["Reload at this step", () => (this.writeAddress(), location.reload())],
       ]);
     }
     if (this.notice) {
