@@ -8,8 +8,8 @@
     map_of(run, "17.5")            # step 5 of its operation 17
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
-Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `guards_of`, `slots_of`,
-`because`. The dashboard: `App`. To read the engine, begin with `explorer.engine`.
+Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
+`slots_of`, `because`. The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
 from importlib import import_module
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from explorer.show import (
         arrays_of,
         because,
+        effects_of,
         guards_of,
         hand_off_of,
         ledger_of_move,
@@ -47,6 +48,7 @@ __all__ = [
     "apply",
     "arrays_of",
     "because",
+    "effects_of",
     "guards_of",
     "hand_off_of",
     "ledger_of_move",

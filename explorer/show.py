@@ -24,6 +24,7 @@ from explorer.figures.arrays import arrays_spec
 from explorer.figures.dom import el, to_html, to_text
 from explorer.figures.gpa_map import gpa_map_spec
 from explorer.figures.panels import (
+    effects_panel,
     guards_panel,
     hand_off_panel,
     ledger_panel,
@@ -37,6 +38,7 @@ from explorer.history.moment import moment_at
 from explorer.scenarios import load_scenario
 from explorer.scenarios.runner import run_of
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.effects import select_effects
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
@@ -53,6 +55,7 @@ __all__ = [
     "PlaceError",
     "arrays_of",
     "because",
+    "effects_of",
     "guards_of",
     "hand_off_of",
     "ledger_of_move",
@@ -199,6 +202,12 @@ def hand_off_of(run: Run, at: str = "") -> Panel:
     """Return old slot, INVALID copy and new slot side by side, with the fate of each field."""
     view = select_hand_off(_moment(run, at))
     return Panel(hand_off_panel(view) if view is not None else _none("This operation is no region call."))
+
+
+def effects_of(run: Run, at: str = "") -> Panel:
+    """Return what an operation that is no region call changed, value by value."""
+    view = select_effects(_moment(run, at))
+    return Panel(effects_panel(view) if view is not None else _none("A region call: see hand_off_of()."))
 
 
 def ledger_of_move(run: Run, at: str = "") -> Panel:

@@ -8,7 +8,18 @@ import sys
 import pytest
 
 import explorer
-from explorer import because, guards_of, hand_off_of, ledger_of_move, map_of, phases_of, play, slots_of, tell
+from explorer import (
+    because,
+    effects_of,
+    guards_of,
+    hand_off_of,
+    ledger_of_move,
+    map_of,
+    phases_of,
+    play,
+    slots_of,
+    tell,
+)
 from explorer.engine.commands import CommandError
 from explorer.engine.types import ExplorerError
 from explorer.figures.dom import el, to_html, to_text
@@ -59,7 +70,7 @@ def test_a_bad_line_is_a_command_error() -> None:
 
 
 @pytest.mark.parametrize("name", scenario_names())
-@pytest.mark.parametrize("view", [because, guards_of, hand_off_of, ledger_of_move, phases_of, slots_of])
+@pytest.mark.parametrize("view", [because, effects_of, guards_of, hand_off_of, ledger_of_move, phases_of, slots_of])
 def test_every_view_of_every_story_can_be_read_at_every_step(name: str, view: object) -> None:
     run = tell(name)
     places = [f"{len(run)}.{cell + 1}" for cell in range(len(run.detail(len(run) - 1).cells))]

@@ -16,6 +16,7 @@ from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arra
 from explorer.figures.dom import Node, el, rich
 from explorer.figures.gpa_map import NARROW, WIDE, gpa_map_spec
 from explorer.figures.panels import (
+    effects_panel,
     guards_panel,
     hand_off_panel,
     ledger_panel,
@@ -28,6 +29,7 @@ from explorer.figures.story import answer_caption, legend_panel, question_panel
 from explorer.figures.theme import theme_named
 from explorer.history.moment import moment_at
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.effects import select_effects
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
@@ -233,7 +235,7 @@ def _tab_note(summary: str, changed: int | None) -> str:
 
 def _no_strip(moment: Moment) -> Node:
     text = (
-        "This operation is no region call: it has no steps inside."
+        "No region call: it has no steps inside, and no slot changes hands."
         if moment.op is not None
         else "Steps appear here once a region call runs."
     )
@@ -241,7 +243,11 @@ def _no_strip(moment: Moment) -> Node:
 
 
 def _no_hand_off(moment: Moment) -> Node:
-    del moment
+    effects = select_effects(moment)
+    if effects is not None and effects.rows:
+        return effects_panel(effects)
+    if effects is not None:
+        return el("p", "This operation changed nothing that the model holds.", cls="empty")
     return el(
         "p",
         "Old slot, INVALID copy and new slot appear here, field by field, when a region call runs.",

@@ -8,6 +8,7 @@ from explorer.figures.dom import Node, el, glyph, rich
 
 if TYPE_CHECKING:
     from explorer.explain.ledger import Ledger
+    from explorer.selectors.effects import EffectsView
     from explorer.selectors.guards import BillRow, GuardsView, Rung
     from explorer.selectors.hand_off import FieldRow, HandOffView, Value
     from explorer.selectors.phases import PhaseStripView
@@ -121,6 +122,31 @@ def hand_off_panel(view: HandOffView) -> Node:
         el("tbody", _quiet_row(view), *(_field_row(row) for row in view.rows)),
         cls="fields",
         aria_label=f"fields of the slot through this {view.change}",
+    )
+
+
+def effects_panel(view: EffectsView) -> Node:
+    """Return the table of what an operation without steps changed."""
+    rows = [
+        el(
+            "tr",
+            el("th", row.what, scope="row"),
+            el("td", row.before),
+            el("td", el("b", row.after)),
+            el("td", el("code", f"{row.function}()") if row.function else "", cls="where"),
+        )
+        for row in view.rows
+    ]
+    heads = ("what it changed", "before", "after", "function")
+    return el(
+        "div",
+        el(
+            "table",
+            el("thead", el("tr", *(el("th", el("b", text), scope="col") for text in heads))),
+            el("tbody", *rows),
+            cls="fields effects",
+        ),
+        el("p", f"and {view.more} more", cls="empty") if view.more else None,
     )
 
 
