@@ -225,6 +225,8 @@ def preflight(compose: Compose, ghost: OpDetail | None, *, hidden: bool) -> Pref
     """Return the preflight lines: class, result and number of side effects."""
     if hidden:
         return Preflight("", "Hidden until you have answered", refused=False, error=False)
+    if not compose.shown:
+        return Preflight("", "Choose an operation, or change a field of this one.", refused=False, error=False)
     command = command_of(compose)
     if isinstance(command, ExplorerError):
         return Preflight("", str(command), refused=False, error=True)

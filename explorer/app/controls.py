@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -23,6 +23,10 @@ __all__ = ["Controls"]
 _FIELDS = ("slot", "base", "size", "hva", "flags", "gfn", "gpa", "bytes", "tracker")
 _TRACKERS = (("none", "none"), ("logs only", "log"), ("KVMGT", "kvmgt"))
 _SCALES = (("linear", "linear"), ("equal", "equal"), ("gaps collapsed", "collapsed"))
+
+
+_ELSEWHERE = "elsewhere"
+"""Value of the drop-down for a run that is no story of the library."""
 
 
 class Controls:
@@ -73,10 +77,18 @@ class Controls:
         try:
             self._show_chips(state)
             self._show_compose(state)
-            self._story.value = state.source if state.source in scenario_names() else None
+            self._show_story(state)
             self._scale.value = state.view.scale
         finally:
             self._writing = False
+
+    def _show_story(self, state: AppState) -> None:
+        """Name the story; what comes from elsewhere, such as a log, stands behind the library's."""
+        own = state.source in scenario_names()
+        options = _stories() if own else [*_stories(), (state.title, _ELSEWHERE)]
+        if list(self._story.options) != options:
+            self._story.options = options
+        self._story.value = state.source if own else _ELSEWHERE
 
     def _show_chips(self, state: AppState) -> None:
         machine = state.machine
@@ -166,10 +178,11 @@ class Controls:
             self._dispatch(actions.go_to, text)
 
     def _on_story(self, name: str | None) -> None:
-        if name:
+        if name and name != _ELSEWHERE:
             self._dispatch(actions.tell, name)
 
 
+@cache
 def _stories() -> list[tuple[str, str]]:
     return [(load_scenario(name).title, name) for name in scenario_names()]
 

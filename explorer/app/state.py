@@ -36,6 +36,8 @@ TrackerKind = Literal["none", "log", "kvmgt"]
 Scale = Literal["collapsed", "equal", "linear"]
 
 
+_LINES_TOLD = 200
+"""Unused lines of a log that are told one by one."""
 NARROW_BELOW = 1600
 """Width of the page, in pixels, from which the rail has a place of its own."""
 
@@ -399,7 +401,7 @@ def run_of_log(log: ImportedLog) -> Run:
 
 def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
     """Show the run of an imported log, at its end; a log without an operation changes nothing."""
-    detail = tuple(f"line {gap.line}: {gap.reason}" for gap in log.gaps)
+    detail = _unused_lines(log)
     if not len(run):
         return replace(state, notice=Notice(log.summary_sentence(), "error", detail))
     return with_ghost(
@@ -419,6 +421,24 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             source="",
             about="",
         )
+    )
+
+
+def _unused_lines(log: ImportedLog) -> tuple[str, ...]:
+    """Return why lines were not used: each of them, or, of very many, how many for each reason."""
+    if len(log.gaps) <= _LINES_TOLD:
+        return tuple(f"line {gap.line}: {gap.reason}" for gap in log.gaps)
+    by_reason: dict[str, list[int]] = {}
+    for gap in log.gaps:
+        by_reason.setdefault(gap.reason, []).append(gap.line)
+    told = [
+        f"{plural(len(lines), 'line')}, the first is {lines[0]}: {reason}"
+        for reason, lines in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    ]
+    rest = "explorer replay lists every line"
+    return (
+        *told[:_LINES_TOLD],
+        f"and {len(told) - _LINES_TOLD} reasons more; {rest}" if len(told) > _LINES_TOLD else rest,
     )
 
 

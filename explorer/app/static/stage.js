@@ -975,7 +975,7 @@ class Stage {
       }
       if (detail.length) {
         const more = make("details");
-        more.append(make("summary", "", `${detail.length} lines`));
+        more.append(make("summary", "", "Lines not used"));
         const list = make("ul");
         for (const line of detail) list.append(make("li", "", line));
         more.append(list);
