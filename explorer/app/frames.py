@@ -157,7 +157,8 @@ class FrameBuilder:
             | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]},
             "strip": phases_panel(strip) if strip is not None else _no_strip(moment),
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
-            "ledger": ledger_panel(ledger_of(moment)),
+            # A slot that is new had no watches to account for.
+            "ledger": ledger_panel(ledger_of(moment) if moment.old is not None else None),
             "guards": guards_panel(guards) if guards is not None else _no_guards(),
             "table": self._table(state, moment),
             "note-handoff": el(

@@ -105,11 +105,13 @@ def _machine(profile: str, text: str) -> Machine:
 
 def _commands(packed: str) -> tuple[str, ...]:
     try:
-        raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+        raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
         unfolder = zlib.decompressobj()
         text = unfolder.decompress(raw, _LONGEST)
         if unfolder.unconsumed_tail:
             raise LinkError("o= unfolds to more than an address may hold")
+        if not unfolder.eof:
+            raise LinkError("o= ends early; was the address cut off?")
         return tuple(line for line in text.decode().split("\n") if line)
     except (binascii.Error, zlib.error, UnicodeDecodeError, ValueError) as error:
         raise LinkError("o= is damaged; was the address cut off?") from error

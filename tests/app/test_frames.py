@@ -1,0 +1,120 @@
+"""What is sent to the page: every stop once, panels that look alike once, and nothing of a state that is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from explorer.app import dashboard
+from explorer.app import state as actions
+from explorer.app.dashboard import App
+from explorer.app.frames import FrameBuilder
+from explorer.app.state import initial_state
+from explorer.history import Stop
+
+HELLO = {"t": "hello", "link": {}, "width": 1920, "map": 1160, "theme": "light"}
+
+
+class Page:
+    """What a page would have received."""
+
+    def __init__(self, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.app = app
+        self.heard: list[dict[str, Any]] = []
+        monkeypatch.setattr(app.stage, "send", lambda content, buffers=None: self.heard.append(content))  # noqa: ARG005
+
+    def says(self, message: dict[str, Any], *buffers: bytes) -> list[dict[str, Any]]:
+        """Say something to Python and return the answers."""
+        self.heard.clear()
+        self.app._on_message(message, [memoryview(b) for b in buffers])
+        return list(self.heard)
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    return Page(App(), monkeypatch)
+
+
+def test_a_page_that_says_hello_is_told_where_it_is(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+
+    assert plan["t"] == "plan"
+    assert plan["at"] == [11, 0]
+    assert plan["question"]
+    assert set(plan["first"]["frames"]) == {"11:0"}
+
+
+def test_a_piece_is_sent_once(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+    (answer,) = page.says({"t": "want", "rev": plan["rev"], "stops": [[10, 3]]})
+    again = page.says({"t": "want", "rev": plan["rev"], "stops": [[10, 3]]})
+
+    assert set(answer["pieces"]).isdisjoint(plan["first"]["pieces"])
+    assert again[0]["pieces"] == {}
+    assert again[0]["frames"] == answer["frames"]
+
+
+def test_several_stops_come_one_by_one_and_all_of_them(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+    wanted = [[op, 10**6] for op in (10, 9, 8, 7)]
+
+    answers = page.says({"t": "want", "rev": plan["rev"], "stops": wanted})
+
+    assert [len(answer["frames"]) for answer in answers] == [1, 1, 1, 1]
+    assert [next(iter(answer["frames"])).split(":")[0] for answer in answers] == ["10", "9", "8", "7"]
+
+
+def test_a_state_that_is_gone_is_not_sent(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+    page.says({"t": "answer", "n": 3})
+
+    assert page.says({"t": "want", "rev": plan["rev"], "stops": [[10, 0]]}) == []
+
+
+def test_an_upload_arrives_in_pieces_and_a_gap_is_refused(page: Page) -> None:
+    page.says(HELLO)
+    line = (
+        b"ioctl(5, KVM_SET_USER_MEMORY_REGION, {slot=0, flags=0, guest_phys_addr=0, memory_size=0x100000,"
+        b" userspace_addr=0x7f0000000000}) = 0\n"
+    )
+    first, second = line[:40], line[40:]
+    upload = {"t": "upload", "name": "two.log", "size": len(line)}
+
+    assert page.says({**upload, "at": 0}, first) == [{"t": "taken", "at": 40}]
+    (plan,) = page.says({**upload, "at": 40}, second)
+    assert plan["ops"] == 1
+
+    page.says({**upload, "at": 0}, first)
+    (refused,) = page.says({**upload, "at": 60}, second)
+    assert refused["notice"]["kind"] == "error"
+    assert page.app.state.run.outcomes[0].errno is None
+
+
+def test_a_failure_of_our_own_is_a_sentence_and_changes_nothing(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.says(HELLO)
+    before = page.app.state
+    monkeypatch.setattr(dashboard._log, "exception", lambda *_: None)
+
+    def broken(_state: object) -> None:
+        raise ZeroDivisionError
+
+    page.heard.clear()
+    page.app.dispatch(broken)
+
+    assert page.app.state.run == before.run
+    assert page.heard[-1]["notice"]["text"].startswith("The explorer itself failed here")
+
+
+def test_every_frame_of_every_stop_is_plain_json() -> None:
+    builder = FrameBuilder()
+    state = actions.apply_composed(actions.set_tracker(initial_state(), "kvmgt"))
+    builder.use(state)
+
+    for op in range(-1, len(state.run)):
+        cells = len(state.run.detail(op).cells) if op >= 0 else 1
+        message = builder.message([Stop(op, cell) for cell in range(cells)])
+        assert json.loads(json.dumps(message))["rev"] == state.revision
+        for text in message["pieces"].values():
+            json.loads(text)
