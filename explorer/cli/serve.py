@@ -27,6 +27,8 @@ __all__ = ["ServeError", "add_parser", "free_port", "run", "voila_command", "wri
 HOST = "127.0.0.1"
 PORT = 8866
 _PORTS_TRIED = 50
+_LONGEST_FOLDER = 55
+"""Bytes of the path of Jupyter's folder for sockets."""
 _IDLE_SECONDS = 1800
 _PATIENCE_SECONDS = 30
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget")
@@ -122,8 +124,17 @@ def voila_command(path: Path, port: int, *, preheat: int) -> list[str]:
         "--VoilaConfiguration.allow_theme_override=NO",
         f"--MappingKernelManager.cull_interval={_IDLE_SECONDS // 30}",
         f"--MappingKernelManager.cull_idle_timeout={_IDLE_SECONDS}",
-        "--Voila.log_level=WARN",
+        "--Voila.log_level=ERROR",
+        *(["--KernelManager.transport=ipc"] if _has_private_sockets() else []),
     ]
+
+
+def _has_private_sockets() -> bool:
+    """Return whether kernels can be reached through sockets that belong to this user alone, instead of TCP."""
+    # The address of such a socket holds 107 bytes, and its name in Jupyter's folder takes 51 of them.
+    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 - other commands need no Jupyter
+
+    return os.name == "posix" and len(os.fsencode(jupyter_runtime_dir())) <= _LONGEST_FOLDER
 
 
 def free_port(first: int) -> int:

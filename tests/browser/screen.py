@@ -94,7 +94,9 @@ class Screen:
         self.page.context.close()
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type in _KINDS_OF_COMPLAINT:
+        # A page that is left says goodbye to Voila, whose token may have changed: the idle kernel is culled later.
+        goodbye = "/voila/api/shutdown/" in message.location.get("url", "")
+        if message.type in _KINDS_OF_COMPLAINT and not goodbye:
             self.complaints.append(f"{message.type}: {message.text}")
 
     def _on_request(self, request: Request) -> None:
