@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from explorer.app import state as actions
 from explorer.app.compose import FIELDS_OF, KINDS, hints
+from explorer.engine.mmu import zaps_all
 from explorer.engine.profile import PROFILES
 from explorer.scenarios import load_scenario, scenario_names
 
@@ -97,9 +98,16 @@ class Controls:
         self._chips["external"].value = machine.config.external_write_tracking
         self._chips["tracker"].value = state.tracker
         zap = self._chips["zap"]
-        zap.value = machine.zap_slot_only
-        zap.disabled = not PROFILES[machine.profile].slot_zap_quirk
-        zap.tooltip = "userspace cannot ask for it before 6.12" if zap.disabled else "what a DELETE or MOVE zaps"
+        zap.value = not zaps_all(state.kvm)
+        in_the_run = zap.value and not machine.zap_slot_only
+        zap.disabled = in_the_run or not PROFILES[machine.profile].slot_zap_quirk
+        zap.tooltip = (
+            "an operation of this run switched it"
+            if in_the_run
+            else "userspace cannot ask for it before 6.12"
+            if zap.disabled
+            else "what a DELETE or MOVE zaps"
+        )
         self._mark(self._chips["tracker"], "is-on", on=state.tracker != "none")
 
     def _show_compose(self, state: AppState) -> None:
@@ -112,7 +120,7 @@ class Controls:
             self._remarks[name].value = remarks.get(name, "")
         for kind, button in self._kinds.items():
             self._mark(button, "is-chosen", on=kind == state.compose.kind)
-        self._mark(self._apply, "is-primary", on=not state.question)
+        self._mark(self._apply, "is-primary", on=not state.question and state.compose.shown)
 
     @staticmethod
     def _mark(widget: widgets.DOMWidget, cls: str, *, on: bool) -> None:

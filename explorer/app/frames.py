@@ -141,7 +141,8 @@ class FrameBuilder:
         panels["timeline"] = timeline
         panels["rail"] = legend_panel(rail.newcomer, state.about) if question else rail_panel(rail)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
-        caption = answer_caption(state.answered.right, moment) if state.answered is not None else ""
+        asked = state.answered is not None and state.answered.op == moment.stop.op
+        caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
         panels["head"] = _head(map_view, _opening_sentence(moment) if question else caption)
         names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
         cells = len(moment.op.cells) if moment.op is not None else 1

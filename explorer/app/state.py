@@ -18,7 +18,7 @@ from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import watches_of
-from explorer.explain.quantity import parse_place
+from explorer.explain.quantity import parse_place, parse_quantity
 from explorer.explain.words import hex_text, plural
 from explorer.history import OpDetail, Run, Stop
 from explorer.history.moment import SlotKey, moment_at
@@ -61,6 +61,8 @@ class Notice(NamedTuple):
     kind: Literal["error", "info"] = "info"
     detail: tuple[str, ...] = ()
     """Further lines, such as those of a log that were not used."""
+    stays: bool = False
+    """Whether it waits to be dismissed; other remarks go with the next step."""
 
 
 class Answer(NamedTuple):
@@ -68,6 +70,8 @@ class Answer(NamedTuple):
 
     guess: int
     right: bool
+    op: int
+    """The operation it was about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,17 +167,17 @@ def step_to(state: AppState, stop: Stop) -> AppState:
     if stop.op >= len(state.run) and state.ghost is not None:
         return replace(apply_composed(replace(state, stop=state.run.last_stop)), stop=Stop(stop.op, stop.cell))
     said = state.notice
-    read = said is not None and said.kind == "info" and not said.detail
+    read = said is not None and said.kind == "info" and not said.stays
     return replace(state, stop=state.run.clamp(stop), notice=None if read else said)
 
 
 def apply_composed(state: AppState) -> AppState:
     """Apply the composed operation after the stop; later operations are set aside, not lost."""
     command = command_of(state.compose)
+    if not state.compose.shown or command is None:
+        return replace(state, notice=Notice("Nothing is composed: choose an operation, or change a field."))
     if isinstance(command, ExplorerError):
         return replace(state, notice=Notice(str(command), "error"))
-    if command is None:
-        return replace(state, notice=Notice("Choose an operation first.", "error"))
     return append(state, command, hide_ghost=True)
 
 
@@ -187,7 +191,8 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
         earlier = state
         base = state.run.up_to(n)
         notice = Notice(
-            f"A branch from operation {n}: {plural(len(state.run) - n, 'later operation')} set aside.", "info"
+            f"A branch from operation {n}: {plural(len(state.run) - n, 'later operation')} set aside.",
+            stays=True,
         )
     run = base.then(*commands)
     compose = replace(state.compose, shown=False) if hide_ghost else state.compose
@@ -299,6 +304,9 @@ def go_to(state: AppState, text: str) -> AppState:
     window = (max(place.start - room // 4, 0), place.end + room // 4)
     focus = SlotKey(slot.as_id, slot.id) if slot is not None else state.view.focus
     said = None if slot is not None else Notice(f"gfn {hex_text(place.start)} lies in a hole: no slot backs it.")
+    page = parse_quantity(text) if text.strip().lower().startswith("0x") and ".." not in text else -1
+    if page >= 0 and gfn_to_memslot(slots, page) is not None:
+        said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
     return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
 
 
@@ -365,7 +373,8 @@ def redraw(state: AppState) -> AppState:
 def answer(state: AppState, guess: int) -> AppState:
     """Take the newcomer's prediction and apply the operation; the engine knows the truth."""
     right = guess == truth(state)
-    return replace(apply_composed(state), answered=Answer(guess, right))
+    applied = apply_composed(state)
+    return replace(applied, answered=Answer(guess, right, applied.stop.op))
 
 
 def truth(state: AppState) -> int:
@@ -412,16 +421,26 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             stop=run.last_stop,
             title=log.name,
             owners=(),
-            compose=Compose(),
+            compose=replace(Compose.fresh("move", run.end, _newest_slot(run.end)), shown=False),
             question=False,
             answered=None,
             earlier=state,
             view=state.view._replace(focus=None, window=None),
-            notice=Notice(log.summary_sentence(), "info", detail),
+            notice=Notice(
+                f"{log.summary_sentence()} Replayed as on {PROFILES[log.profile.name].title}.",
+                "info",
+                detail,
+                stays=True,
+            ),
             source="",
             about="",
         )
     )
+
+
+def _newest_slot(kvm: Kvm) -> KvmMemorySlot | None:
+    last = kvm.active().id_hash.last()
+    return kvm.slot(last[0]) if last is not None else None
 
 
 def _unused_lines(log: ImportedLog) -> tuple[str, ...]:

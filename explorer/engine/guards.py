@@ -305,7 +305,7 @@ def _external_user_operands(kvm: KvmDraft, _: RegionUpdate) -> str:
         return "not built in, so always none"
     n = len(kvm.track_notifiers)
     text = f"{n or 'none'} attached"
-    return text + (", and the test asks for an empty list" if kvm.profile.has_external_user_inverted else "")
+    return f"inverted as posted: {text}" if kvm.profile.has_external_user_inverted else text
 
 
 _EXTERNAL_USER = Guard(

@@ -373,7 +373,7 @@ def _refused(moment: Moment) -> Sentences:
             f"`kvm_check_memslot_overlap()`: {operands}. Nothing was touched yet.",
             guard.function,
         )
-    newcomer = f"KVM said no{f', {cost}' if late else ''}. What it asks for, and is not so: {guard.title}."
+    newcomer = f"KVM said no{f', {cost}' if late else ''}. The check that failed: {guard.title}."
     return Sentences(newcomer, f"`{guard.function}()`: {operands}.", guard.function)
 
 

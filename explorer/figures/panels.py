@@ -252,7 +252,12 @@ def guards_panel(view: GuardsView) -> Node:
             el(
                 "tr",
                 el("td", glyph("check")),
-                el("td", f"{checks} checks passed"),
+                el(
+                    "td",
+                    f"{checks} checks in {len(view.free)} rows passed"
+                    if len(view.free) != checks
+                    else f"{checks} checks passed",
+                ),
                 el("td", "free"),
                 el("td", ""),
                 cls="folded",
@@ -389,7 +394,8 @@ def _chips(view: RailView) -> Node:
             )
         )
         chips.append(el("span", f"{view.source.file.rsplit('/', 1)[-1]} · {view.source.version}", cls="chip"))
-    chips.append(el("span", view.provenance, cls="chip"))
+    told = "what backs this sentence: recordings of that kernel, or the model of its code alone"
+    chips.append(el("span", view.provenance, cls="chip", title=told))
     return el("div", *chips, cls="chips")
 
 

@@ -354,6 +354,9 @@ def _spans(moment: Moment, kvm: Kvm, as_id: int) -> list[tuple[int, int]]:
         slot = kvm.slot(moment.focus.slot_id, as_id)
         if slot is not None:
             spans.append((slot.base_gfn, slot.end_gfn))
+    newest = kvm.active(as_id).id_hash.last() if not spans else None
+    if newest is not None:  # the slot in question does not exist: show where one does
+        spans.append((newest[1].base_gfn, newest[1].end_gfn))
     ghost = moment.ghost
     if ghost is not None and moment.at_end and len(spans) == 1:
         spans += _ghost_span(moment, spans[0])

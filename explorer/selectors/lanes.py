@@ -214,7 +214,9 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         text = outline.label.partition(":")[0]
         if outline.label and windows[-1].x1 - end > len(text) * 7:
             role = "ink_3" if outline.style == "was_here" else "new_line"
-            labels.append(Label(end + 8, 0.5, text, role, "left", "small"))
+            labels.append(Label(end + 8, 0.7 - 0.4 * len(labels), text, role, "left", "small"))
+    if len(labels) == 1:
+        labels[0] = labels[0]._replace(y=0.5)
     labels += _holes(windows, bars)
     return Lane("Slots", "what readers see", tuple(bars), labels=tuple(labels))
 
@@ -566,7 +568,7 @@ def _before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[L
         f"step {restored + 1} on",
         (at_home._replace(label=f"slot {old.id}, back"),),
         marks,
-        (*_count_labels(now, marks, 0.28, "dropped"), *_holes(windows, [at_home])),
+        (*_count_labels(now, marks, 0.28, "returned"), *_holes(windows, [at_home])),
         stem_from=0.58,
     )
     return (slot_before, during, after)
@@ -582,4 +584,4 @@ def _count_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], y: float,
     if not marks or not own:
         return []
     last = max(marks, key=lambda mark: mark.x)
-    return [Label(last.x + 18, y, f"{len(own)} {word}", "internal", "left", bold=word == "dropped")]
+    return [Label(last.x + 18, y, f"{len(own)} {word}", "internal", "left", bold=word == "returned")]

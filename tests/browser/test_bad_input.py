@@ -27,6 +27,7 @@ def moved(screen: Screen) -> Screen:
 
 def test_a_field_that_cannot_be_right_says_why_and_changes_nothing(moved: Screen) -> None:
     moved.page.get_by_role("button", name="Move", exact=True).click()
+    moved.until_read(".mx-preflight", "Accepted.")
     for field, text, words in (
         ("base", "0xd0001001", "Nearest base: 0xd0001000 or 0xd0002000."),
         ("base", "0xfffffffffffff000", "fails: gpa + size = 0x1000000000001f000"),

@@ -172,3 +172,28 @@ def test_motion_ends_at_once_when_a_key_is_pressed(screens: Callable[..., Screen
     screen.page.wait_for_selector('.mx[data-playing=yes][data-op="12"]', state="attached")
 
     screen.press("Shift+ArrowLeft").until_at(12, 8)
+
+
+def test_who_chooses_an_operation_applies_it_with_enter(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+
+    screen.press("Enter").until_read(".mx-bar", "Nothing is composed: choose an operation, or change a field.")
+    assert screen.at == (12, 9)
+
+    screen.page.get_by_role("button", name="Track", exact=True).click()
+    screen.page.wait_for_function("() => document.activeElement.closest('.mx-fields') !== null")
+    screen.page.keyboard.press("Enter")
+    screen.until_at(13, 0)
+    assert screen.text(".tl-node.is-now").startswith("Track")
+
+
+def test_later_operations_that_a_branch_sets_aside_are_offered_until_dismissed(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9).press("ArrowLeft").until_at(11, 0)
+    screen.page.get_by_role("button", name="Delete", exact=True).click()
+    screen.page.wait_for_function("() => document.activeElement.closest('.mx-fields') !== null")
+    screen.press("Enter")
+
+    screen.until_read(".mx-bar", "1 later operation set aside")
+    screen.press("Escape", "Shift+ArrowLeft", "Shift+ArrowLeft")
+    screen.page.get_by_role("button", name="Back to where I was").click()
+    screen.until_read(".mx-time-body", "MOVE")

@@ -16,6 +16,7 @@ const ATTRIBUTES = new Set(
 );
 const PING_EVERY = 2000;
 const SETTLE_AFTER = 140;
+const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
 const PLAY_STEP = 600;
 const STORY_TIME = 1200;
@@ -531,6 +532,12 @@ class Stage {
     this.model.on("msg:custom", this.onMessage);
     on(document, "keydown", (event) => this.key(event), { capture: true });
     on(this.root, "click", (event) => this.click(event));
+    // Who chose what to do next says so with Enter: the first field gets the focus.
+    on(this.frameBox(), "click", (event) => {
+      if (!event.target.closest?.(".mx-ops button")) return;
+      const field = () => [...this.frameBox().querySelectorAll(".mx-fields input")].find((e) => e.offsetParent);
+      setTimeout(() => (field()?.focus(), field()?.select()), FOCUS_AFTER);
+    });
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
     this.resizer = new ResizeObserver(() => this.measure());
@@ -781,18 +788,22 @@ class Stage {
     else this.go(cell > 0 ? [op, cell - 1] : [op - 1, END]);
   }
 
-  // Python hears the cursor at most ten times a second, and when it rests.
+  // Python hears the cursor at once, then at most ten times a second, and when it rests.
   report() {
     if (this.reporting) return;
+    this.tellPlace();
     this.reporting = setTimeout(() => {
       this.reporting = null;
-      const now = this.key_of(this.at);
-      if (now !== this.reported) {
-        this.reported = now;
-        this.say({ t: "at", op: this.at[0], cell: this.at[1] });
-        this.writeAddress();
-      }
+      this.tellPlace();
     }, 100);
+  }
+
+  tellPlace() {
+    const now = this.key_of(this.at);
+    if (now === this.reported) return;
+    this.reported = now;
+    this.say({ t: "at", op: this.at[0], cell: this.at[1] });
+    this.writeAddress();
   }
 
   toggle() {
@@ -990,7 +1001,7 @@ class Stage {
     }
     if (this.notice) {
       const actions = [];
-      if (this.earlier && this.notice.kind === "info") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
+      if (this.earlier && this.notice.kind !== "busy") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
       if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice.detail);
     }
@@ -1108,6 +1119,7 @@ class Stage {
         this.toggle();
         return true;
       case "Enter":
+        this.tellPlace();
         this.say({ t: "apply" });
         return true;
       case "Escape":
