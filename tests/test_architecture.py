@@ -49,6 +49,7 @@ LONGER = {
     # Engine files above the limit, each with the reason why it is better whole.
     "memslots": "one call from its arguments to its return: the tables at its end are the control flow of all of it",
     "state": "every type of the state, read once from top to bottom",
+    "profile": "one table: a field a behaviour, its source, and what each kernel has",
     "events": "one class an event, and the union that closes the list",
     "guards": "one table: a row a check, in kernel order",
     "invariants": "one table: a property each, none longer than twenty lines",

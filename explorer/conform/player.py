@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from explorer.conform.readback import dump_of, notes_of, query_of, slot_of
 from explorer.engine.apply import Step, apply
+from explorer.engine.capabilities import CAPABILITIES, kvm_dev_ioctl_create_vm, kvm_vm_ioctl_check_extension
 from explorer.engine.commands import (
     AttachTracker,
     ClearDirtyLog,
@@ -31,6 +32,7 @@ from explorer.engine.commands import (
 )
 from explorer.engine.events import DirtyLogRead
 from explorer.engine.state import LogTracker, new_vm
+from explorer.engine.types import Errno
 from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Difference", "Outcome", "Player"]
 
 _CAP_NUMBERS = {"MANUAL_DIRTY_LOG_PROTECT2": KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2}
+_NO_VM = "ENOTCONN"
+"""What the recorder notes for an operation on a VM that was not made."""
 _CAPS = {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_DISABLE_QUIRKS2}
 
 
@@ -87,7 +91,10 @@ class Player:
     def __init__(self, scenario: Scenario) -> None:
         """Start from a new VM on the scenario's kernel and machine."""
         self._scenario = scenario
-        self._kvm: Kvm = new_vm(scenario.profile, scenario.config)
+        made = kvm_dev_ioctl_create_vm(scenario.profile, scenario.config)
+        self._no_vm = made.name if isinstance(made, Errno) else None
+        """Why the engine makes no VM for this scenario, or None."""
+        self._kvm: Kvm = new_vm(scenario.profile, scenario.config) if isinstance(made, Errno) else made
         self._doubt = Doubt.NONE
 
     def play(self) -> Iterator[Outcome]:
@@ -103,8 +110,10 @@ class Player:
     def _play(self, op: dict[str, Any]) -> Outcome:
         name = str(op["op"])
         outcome = Outcome(name)
-        if self._scenario.vm_errno is not None:
-            outcome.unmodelled.append(f"{name} without a VM")
+        if self._no_vm is not None or self._scenario.vm_errno is not None:
+            _compare(outcome, "vm_errno", self._scenario.vm_errno, self._no_vm)
+            _compare(outcome, "errno", op["errno"], _NO_VM)
+            _compare(outcome, "ret", op["ret"], -1)
             return outcome
         if name.startswith("t_") and not self._scenario.has_tracker_module:
             outcome.unmodelled.append(f"{name} without the tracker module")
@@ -112,6 +121,8 @@ class Player:
         command = self._command(op)
         if command is not None:
             self._run(outcome, op, command)
+        elif name == "check_extension":
+            self._check_extension(outcome, op)
         elif name in ("t_query", "t_slot", "t_dump", "t_events"):
             self._read_back(outcome, op)
         else:
@@ -169,6 +180,18 @@ class Player:
         _compare(outcome, "ret", op["ret"], 0 if step.errno is None else -1)
         if "dirty_count" in op and step.errno is None:
             self._compare_dirty(outcome, op, step)
+
+    def _check_extension(self, outcome: Outcome, op: dict[str, Any]) -> None:
+        asked = next((row for row in CAPABILITIES.values() if op["cap"] in (row.name, row.number)), None)
+        if asked is None:
+            outcome.unmodelled.append("check_extension of another capability")
+            return
+        answer = kvm_vm_ioctl_check_extension(self._kvm, asked, vm=op.get("on", "vm") == "vm")
+        refused = isinstance(answer, Errno)
+        _compare(outcome, "errno", op["errno"], answer.name if isinstance(answer, Errno) else None)
+        _compare(outcome, "ret", op["ret"], -1 if refused else 0)
+        if not refused:
+            _compare(outcome, "value", op.get("value"), answer)
 
     def _compare_dirty(self, outcome: Outcome, op: dict[str, Any], step: Step) -> None:
         if Doubt.DIRTY in self._doubt:

@@ -133,6 +133,7 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
             tdp_mmu=bool(config.get("tdp_mmu", False)),
             external_write_tracking=emulated,
             smm=emulated,
+            vm_type=int(config.get("vmtype") or 0),
             processor=processor,
             unrestricted_guest=bool(config.get("unrestricted", True)),
             flexpriority=bool(config.get("flexpriority", True)),

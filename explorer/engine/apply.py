@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from explorer.engine import dirty_log, memslots, mmu, trackers, vcpu
+from explorer.engine.capabilities import supported_quirks
 from explorer.engine.commands import (
     Advance,
     AttachTracker,
@@ -42,7 +43,6 @@ from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
     KVM_CAP_SPLIT_IRQCHIP,
-    KVM_X86_QUIRK_SLOT_ZAP_ALL,
     KvmMrChange,
 )
 
@@ -55,8 +55,6 @@ __all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
 
 _PAGING_LEVELS = 5
 """Levels a guest's page tables have at most (LA57)."""
-_KNOWN_QUIRKS = 0x7F
-"""Quirks older than the one that is modelled; turning them off is accepted and has no effect here."""
 
 
 class BusyError(ExplorerError):
@@ -263,8 +261,9 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
     if command.cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
         return dirty_log.enable_manual_protect(draft, command.arg)
     if command.cap == KVM_CAP_DISABLE_QUIRKS2:
-        known = _KNOWN_QUIRKS | (KVM_X86_QUIRK_SLOT_ZAP_ALL if draft.profile.slot_zap_quirk else 0)
-        if command.arg & ~known:
+        # Quirks but the one of the zap are accepted and have no effect here.
+        known = supported_quirks(draft.profile, draft.config)
+        if not known or command.arg & ~known:
             return Errno.EINVAL
         draft.disabled_quirks |= command.arg
         return None

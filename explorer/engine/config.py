@@ -1,7 +1,7 @@
 """The machine and the build a VM runs on: what a kernel profile leaves open.
 
 Rule: a value that the guest or the VMM can change at run time is state, not configuration.
-Not modelled: PML, processor features beyond these, TDX and SEV machine types, dirty rings.
+Not modelled: PML, processor features beyond these, TDX and SEV machine types (no VM of theirs is made), dirty rings.
 Read next: `state`.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from explorer.engine.types import PAGE_SHIFT, ExplorerError, Gfn
+from explorer.engine.uapi import KVM_X86_SW_PROTECTED_VM
 
 if TYPE_CHECKING:
     from explorer.engine.profile import KernelProfile
@@ -43,6 +44,10 @@ class VmConfig:
     """Whose virtualisation it is; Intel's needs memory slots of its own."""
     unrestricted_guest: bool = True
     """Intel with EPT: whether the guest may run in real mode without help; else KVM adds two slots."""
+    vm_type: int = 0
+    """What userspace asked KVM_CREATE_VM for: 0 is the plain VM, 1 KVM_X86_SW_PROTECTED_VM."""
+    sw_protected_vm: bool = False
+    """Whether KVM was built with CONFIG_KVM_SW_PROTECTED_VM, for VMs with private memory on any processor."""
     flexpriority: bool = True
     """Intel: whether the APIC page is virtualised through a slot."""
     host_phys_bits: int = 46
@@ -67,6 +72,16 @@ class VmConfig:
         """Return whether real mode runs natively: the feature counts only with EPT on."""
         return self.tdp and self.unrestricted_guest
 
+    @property
+    def has_private_mem(self) -> bool:
+        """Return whether the VM can have memory that the VMM cannot reach.
+
+        References
+        ----------
+        arch/x86/include/asm/kvm_host.h: kvm_arch_has_private_mem() [v6_12, v7_3]
+        """
+        return self.vm_type == KVM_X86_SW_PROTECTED_VM
+
     def max_gfn(self) -> Gfn:
         """Return the last gfn a slot may have.
 
@@ -78,10 +93,12 @@ class VmConfig:
         return Gfn((1 << (bits - PAGE_SHIFT)) - 1)
 
     def nr_memslot_as_ids(self, profile: KernelProfile) -> int:
-        """Return how many address spaces a VM has: 2 with SMM, else 1.
+        """Return how many address spaces a VM has: 2 with SMM, else 1; private memory goes without SMM.
 
         References
         ----------
         arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids() [v6_12, v7_3]
         """
-        return 2 if self.smm or not profile.smm_is_optional else 1
+        if not profile.smm_is_optional:
+            return 2
+        return 2 if self.smm and not self.has_private_mem else 1

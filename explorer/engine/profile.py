@@ -74,6 +74,11 @@ class KernelProfile:
     slot_zap_quirk: bool = True
     quirk_off_zaps_shadow_pages: bool = True
     write_tracked_in_both_spaces: bool = False
+    dirty_ring: bool = True
+    valid_quirks: int = 0x7FF
+    set_user_memory_region2: bool = True
+    guest_memfd_for_every_vm: bool = True
+    pre_fault_memory: bool = True
 
     def __repr__(self) -> str:
         """Return the name; profiles are compared by identity."""
@@ -180,6 +185,29 @@ SOURCES: dict[str, Behaviour] = {
         "commit that made kvm_gfn_is_write_tracked() consult the other address space (in v7.2, stable 6.1.187)",
         "0f38453cdb2e17566ccb7c0f3dabd5bd21caca26",
     ),
+    "dirty_ring": Behaviour(
+        "whether dirty pages can be logged in a ring instead of a bitmap",
+        "virt/kvm/kvm_main.c: kvm_vm_ioctl_check_extension_generic(), KVM_CAP_DIRTY_LOG_RING; from v5.11",
+    ),
+    "valid_quirks": Behaviour(
+        "which old habits userspace may switch off, as bits; 0 if it cannot be asked",
+        "arch/x86/include/asm/kvm_host.h: KVM_X86_VALID_QUIRKS; KVM_CAP_DISABLE_QUIRKS2 came with v5.18, and stable"
+        " trees get new bits",
+    ),
+    "set_user_memory_region2": Behaviour(
+        "whether there is KVM_SET_USER_MEMORY_REGION2 and with it guest_memfd",
+        "virt/kvm/kvm_main.c: kvm_vm_ioctl(), KVM_SET_USER_MEMORY_REGION2 (in v6.8)",
+        "bb58b90b1a8f",
+    ),
+    "guest_memfd_for_every_vm": Behaviour(
+        "whether any VM may have slots on guest_memfd and map its files, or only VMs with private memory",
+        "virt/kvm/kvm_main.c: check_memory_region_flags(), kvm_vm_ioctl_check_extension_generic(); in the recorded"
+        " kernels 6.18 and 7.3",
+    ),
+    "pre_fault_memory": Behaviour(
+        "whether guest memory can be mapped before the guest touches it",
+        "arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension(), KVM_CAP_PRE_FAULT_MEMORY; recorded from 6.12 on",
+    ),
 }
 
 _BEFORE_THE_SERIES = {
@@ -195,6 +223,10 @@ _BEFORE_THE_SERIES = {
     "detached_vgpu_untracks_silently": True,
     "slot_zap_quirk": False,
     "smm_is_optional": False,
+    "valid_quirks": 0x7F,
+    "set_user_memory_region2": False,
+    "guest_memfd_for_every_vm": False,
+    "pre_fault_memory": False,
     "links": "6.1",
 }
 _V6_6 = {
@@ -202,6 +234,10 @@ _V6_6 = {
     "track_arrays": "by config",
     "disallow_lpage_warns": "below zero",
     "slot_zap_quirk": False,
+    "valid_quirks": 0x7F,
+    "set_user_memory_region2": False,
+    "guest_memfd_for_every_vm": False,
+    "pre_fault_memory": False,
     "links": "6.12",
 }
 
@@ -222,13 +258,22 @@ PROFILES: dict[str, KernelProfile] = {
                 "move_keeps_arch_metadata": True,
                 "prepare_checks_max_gfn": False,
                 "track_arrays": "always",
+                "dirty_ring": False,
+                "valid_quirks": 0,
             },  # type: ignore[arg-type]
         ),
         KernelProfile(
             name="v5_10",
             title="5.10",
             summary="The oldest kernel that was recorded: 509 slots at the most, and no check of the end gfn.",
-            **_BEFORE_THE_SERIES | {"user_mem_slots": 509, "prepare_checks_max_gfn": False, "track_arrays": "always"},  # type: ignore[arg-type]
+            **_BEFORE_THE_SERIES
+            | {
+                "user_mem_slots": 509,
+                "prepare_checks_max_gfn": False,
+                "track_arrays": "always",
+                "dirty_ring": False,
+                "valid_quirks": 0,
+            },  # type: ignore[arg-type]
         ),
         KernelProfile(
             name="v6_1",
@@ -260,12 +305,13 @@ PROFILES: dict[str, KernelProfile] = {
             name="v6_12",
             title="6.12",
             summary="Tracking arrays on demand, and a quirk that lets userspace switch the full zap off.",
+            guest_memfd_for_every_vm=False,
             links="6.12",
         ),
         KernelProfile(
             name="v6_18",
             title="6.18",
-            summary="The kernel of the recording host; between 6.12 and 7.3, equal to 6.12 in all that is modelled.",
+            summary="The kernel of the recording host: as 6.12, but any VM may use guest_memfd.",
             links="6.12",
         ),
         KernelProfile(
@@ -273,6 +319,7 @@ PROFILES: dict[str, KernelProfile] = {
             title="7.3",
             summary="The newest kernel that was recorded: write tracking counts in both address spaces.",
             write_tracked_in_both_spaces=True,
+            valid_quirks=0xFFF,
         ),
     )
 }

@@ -11,7 +11,7 @@ been freed; that is how ``old`` and its INVALID copy can share what a MOVE later
 Models struct kvm, kvm_memslots, kvm_memory_slot (include/linux/kvm_host.h), kvm_arch_memory_slot and
 the MMU fields of kvm_arch (arch/x86/include/asm/kvm_host.h).
 Not modelled: per-vCPU caches, last_used_slot (a cache), the SP quota, SPTEs and rmap contents (the
-shadow pages above them are), guest_memfd. Read next: `commands`, `events`, then `draft`.
+shadow pages above them are), guest_memfd. Read next: `capabilities`, `commands`, `events`, then `draft`.
 """
 
 from __future__ import annotations

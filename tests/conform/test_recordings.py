@@ -67,17 +67,6 @@ UNMODELLED = {
     "create_gmem",
     "set_region2",
     "final_slots after guest_memfd",
-    # what the kernel says it can do
-    "check_extension",
-    # types of VM that the kernel did not make
-    "check_extension without a VM",
-    "create_gmem without a VM",
-    "create_irqchip without a VM",
-    "create_vcpu without a VM",
-    "set_region without a VM",
-    "set_region2 without a VM",
-    "set_tss_addr without a VM",
-    "t_dump without a VM",
     # a machine on which the recorder could not load its module
     "t_dump without the tracker module",
 }
