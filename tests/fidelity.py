@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 PAGE = ROOT / "assets/docs/fidelity.md"
 RECORDINGS = ROOT / "assets/recordings"
 REASONS = {
-    "after guest_memfd": "guest_memfd has no object in the model",
     "after a guest access": "what a vCPU did before is not known, so what it left is not compared",
     "without the tracker module": "the recording machine could not load the module",
     "guest_read": "a vCPU and its page tables are not modelled",
@@ -32,8 +31,6 @@ REASONS = {
     "vcpu_mode": "a vCPU and its page tables are not modelled",
     "host_read": "the contents of host memory are not modelled",
     "dev_fault_in": "the contents of host memory are not modelled",
-    "set_region2": "KVM_SET_USER_MEMORY_REGION2 and guest_memfd are not modelled",
-    "create_gmem": "KVM_SET_USER_MEMORY_REGION2 and guest_memfd are not modelled",
 }
 
 

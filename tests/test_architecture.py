@@ -50,6 +50,7 @@ LONGER = {
     "memslots": "one call from its arguments to its return: the tables at its end are the control flow of all of it",
     "state": "every type of the state, read once from top to bottom",
     "profile": "one table: a field a behaviour, its source, and what each kernel has",
+    "commands": "one class a command, and the grammar that reads all of them",
     "events": "one class an event, and the union that closes the list",
     "guards": "one table: a row a check, in kernel order",
     "invariants": "one table: a property each, none longer than twenty lines",

@@ -18,6 +18,7 @@ from explorer.engine.commands import (
     AttachTracker,
     ClearDirtyLog,
     Command,
+    CreateGuestMemfd,
     CreateIrqchip,
     CreateVcpu,
     DetachTracker,
@@ -26,6 +27,7 @@ from explorer.engine.commands import (
     ReadTrackerLog,
     SetIdentityMapAddr,
     SetMemoryRegion,
+    SetMemoryRegion2,
     SetTssAddr,
     TrackGfn,
     UntrackGfn,
@@ -46,6 +48,8 @@ __all__ = ["Difference", "Outcome", "Player"]
 _CAP_NUMBERS = {"MANUAL_DIRTY_LOG_PROTECT2": KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2}
 _NO_VM = "ENOTCONN"
 """What the recorder notes for an operation on a VM that was not made."""
+_FIRST_FD = 3
+"""Descriptor of the guest_memfd with id 0; those before are taken by any program."""
 _CAPS = {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_DISABLE_QUIRKS2}
 
 
@@ -61,8 +65,6 @@ class Doubt(enum.Flag):
     """Which rmap entries are in use."""
     WRITES = enum.auto()
     """Which writes trackers were told of."""
-    SLOTS = enum.auto()
-    """Which slots there are."""
 
 
 class Difference(NamedTuple):
@@ -142,6 +144,20 @@ class Player:
                     memory_size=op["size"],
                     userspace_addr=op["uaddr"] if "uaddr" in op else self._scenario.arena_base + op["hva"],
                 )
+            case "set_region2":
+                return SetMemoryRegion2(
+                    slot=op["slot"],
+                    as_id=as_id,
+                    flags=op.get("flags", 0),
+                    guest_phys_addr=op["gpa"],
+                    memory_size=op["size"],
+                    userspace_addr=op["uaddr"] if "uaddr" in op else self._scenario.arena_base + op["hva"],
+                    # An operation without a file leaves the descriptor 0: an open file, but no guest_memfd.
+                    guest_memfd=_FIRST_FD + op["gmem"] if "gmem" in op else 0,
+                    guest_memfd_offset=op.get("gmem_off", 0),
+                )
+            case "create_gmem":
+                return CreateGuestMemfd(fd=_FIRST_FD + op["id"], size=op["size"], flags=op["gflags"])
             case "get_dirty_log":
                 return GetDirtyLog(slot=op["slot"], as_id=as_id)
             case "clear_dirty_log":
@@ -168,9 +184,6 @@ class Player:
                 return None
 
     def _run(self, outcome: Outcome, op: dict[str, Any], command: Command) -> None:
-        if Doubt.SLOTS in self._doubt:
-            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
-            return
         step = apply(self._kvm, command, record=isinstance(command, GetDirtyLog))
         self._kvm = step.kvm
         if step.refused_by is not None:
@@ -203,9 +216,6 @@ class Player:
         _compare(outcome, "dirty", op["dirty"], pages[: len(op["dirty"])])
 
     def _read_back(self, outcome: Outcome, op: dict[str, Any]) -> None:
-        if Doubt.SLOTS in self._doubt:
-            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
-            return
         match outcome.op:
             case "t_query":
                 self._compare_dict(outcome, op["data"], query_of(self._kvm, op["gfn"]), Doubt.SHADOW, {"count"})
@@ -228,9 +238,6 @@ class Player:
                 self._kvm = apply(self._kvm, ReadTrackerLog(user=op["user"]), record=False).kvm
 
     def _compare_dump(self, outcome: Outcome, recorded: dict[str, Any]) -> None:
-        if Doubt.SLOTS in self._doubt:
-            outcome.unmodelled.append(f"{outcome.op} after guest_memfd")
-            return
         internal = self._scenario.internal_ids
         got = dump_of(self._kvm)
         recorded, got = (dump | {"slots": _comparable(dump["slots"], internal)} for dump in (recorded, got))
@@ -255,7 +262,7 @@ class Player:
         if name in ("guest_write", "guest_read"):
             doubt = Doubt.DIRTY | Doubt.RMAP | Doubt.WRITES
             return doubt if self._scenario.config.tdp else doubt | Doubt.SHADOW
-        return Doubt.SLOTS if name == "set_region2" else Doubt.NONE
+        return Doubt.NONE
 
 
 def _compare(outcome: Outcome, field_name: str, expected: Any, got: Any) -> None:

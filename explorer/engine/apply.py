@@ -20,6 +20,7 @@ from explorer.engine.commands import (
     Begin,
     ClearDirtyLog,
     Command,
+    CreateGuestMemfd,
     CreateIrqchip,
     CreateVcpu,
     DetachTracker,
@@ -36,6 +37,7 @@ from explorer.engine.commands import (
 )
 from explorer.engine.draft import KvmDraft
 from explorer.engine.guest import guest_write
+from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
 from explorer.engine.state import Kvm, LogTracker
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
@@ -202,7 +204,8 @@ def _run(
     | SetTssAddr
     | SetIdentityMapAddr
     | CreateIrqchip
-    | CreateVcpu,
+    | CreateVcpu
+    | CreateGuestMemfd,
 ) -> Errno | None:
     match command:
         case GetDirtyLog():
@@ -246,6 +249,10 @@ def _run(
         case SetTssAddr() | SetIdentityMapAddr() | CreateIrqchip() | CreateVcpu():
             _need_lock(kvm, command)
             return Errno.EIO if kvm.vm_bugged else vcpu.run(draft, command)
+        case CreateGuestMemfd():
+            if command.fd in kvm.guest_memfds:
+                _need_lock(kvm, command)  # the file that had the number is released
+            return Errno.EIO if kvm.vm_bugged else kvm_gmem_create(draft, command.fd, command.size, command.flags)
         case _:
             assert_never(command)
 

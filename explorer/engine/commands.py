@@ -5,7 +5,7 @@ where the kernel would. The same grammar is used by scenarios, links, tests and 
 
     set_region slot=1 gpa=0x100000 size=0x200000 hva=0x7f0000000000 flags=log
 
-Not modelled: KVM_SET_USER_MEMORY_REGION2, memory attributes, what a vCPU executes. Read next: `events`.
+Not modelled: memory attributes, what a vCPU executes. Read next: `events`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "ClearDirtyLog",
     "Command",
     "CommandError",
+    "CreateGuestMemfd",
     "CreateIrqchip",
     "CreateVcpu",
     "DetachTracker",
@@ -39,6 +40,7 @@ __all__ = [
     "ReadTrackerLog",
     "SetIdentityMapAddr",
     "SetMemoryRegion",
+    "SetMemoryRegion2",
     "SetTssAddr",
     "ShadowTables",
     "TrackGfn",
@@ -67,6 +69,28 @@ class SetMemoryRegion:
     """Bytes; 0 deletes."""
     userspace_addr: int = 0
     """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMemoryRegion2(SetMemoryRegion):
+    """KVM_SET_USER_MEMORY_REGION2: the same call with a part of a guest_memfd, if flags ask for it."""
+
+    guest_memfd: int = 0xFFFF_FFFF
+    """Descriptor; -1 as the ioctl's unsigned field has it stands for none."""
+    guest_memfd_offset: int = 0
+    """Bytes from the start of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateGuestMemfd:
+    """KVM_CREATE_GUEST_MEMFD."""
+
+    fd: int
+    """Descriptor under which the file is known from then on; a file that had it before was closed."""
+    size: int
+    """Bytes."""
+    flags: int = 0
+    """1 is MMAP, 2 is INIT_SHARED."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +222,8 @@ class Advance:
 
 Command = (
     SetMemoryRegion
+    | SetMemoryRegion2
+    | CreateGuestMemfd
     | GetDirtyLog
     | ClearDirtyLog
     | EnableCap
@@ -230,10 +256,14 @@ _KEYS = {
     "first_page": "first",
     "num_pages": "num",
     "nbytes": "bytes",
+    "guest_memfd": "gmem",
+    "guest_memfd_offset": "gmem_off",
 }
-_HEX = {"guest_phys_addr", "memory_size", "userspace_addr", "gfn", "gpa", "addr"}
+_HEX = {"guest_phys_addr", "memory_size", "userspace_addr", "gfn", "gpa", "addr", "guest_memfd_offset"}
 _VERBS: dict[str, type[Command]] = {
     "set_region": SetMemoryRegion,
+    "set_region2": SetMemoryRegion2,
+    "create_guest_memfd": CreateGuestMemfd,
     "get_dirty_log": GetDirtyLog,
     "clear_dirty_log": ClearDirtyLog,
     "enable_cap": EnableCap,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
     from explorer.engine.sortedmap import SortedMap
-    from explorer.engine.state import KvmMemorySlot, ShadowPage, Tracker, VcpuSetup
+    from explorer.engine.state import GuestMemfd, KvmMemorySlot, ShadowPage, Tracker, VcpuSetup
     from explorer.engine.types import AsId, Gfn
 
 __all__ = ["KIND_NAMES", "KvmDraft"]
@@ -82,6 +82,7 @@ class KvmDraft:
         mmu_page_hash: SortedMap[tuple[Gfn, int, AsId], int]
         next_mmu_page: int
         indirect_shadow_pages: int
+        guest_memfds: SortedMap[int, GuestMemfd]
 
     memslots: list[AddressSpace]
     update: RegionUpdate | None
@@ -111,6 +112,7 @@ class KvmDraft:
             self.mmu_page_hash,
             self.next_mmu_page,
             self.indirect_shadow_pages,
+            self.guest_memfds,
             pending,
         ) = kvm
         self.memslots = list(memslots)
@@ -141,6 +143,7 @@ class KvmDraft:
             self.mmu_page_hash,
             self.next_mmu_page,
             self.indirect_shadow_pages,
+            self.guest_memfds,
             None if self.update is None else self.update.freeze(),
         )
 

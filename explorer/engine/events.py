@@ -31,6 +31,9 @@ __all__ = [
     "DirtyLogRead",
     "Event",
     "GenerationAdvanced",
+    "GuestMemfdBound",
+    "GuestMemfdCreated",
+    "GuestMemfdUnbound",
     "GuestMemoryReclaimed",
     "GuestWriteServed",
     "InvalidCopyMade",
@@ -335,6 +338,39 @@ class DirtyLogCleared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMemfdCreated:
+    """A guest_memfd was made."""
+
+    fd: int
+    size: int
+    """Bytes."""
+    flags: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMemfdBound:
+    """A slot took a part of a guest_memfd, which no other slot can have meanwhile."""
+
+    slot: int
+    as_id: int
+    fd: int
+    pgoff: int
+    """First page of the part."""
+    npages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestMemfdUnbound:
+    """A slot gave back its part of a guest_memfd."""
+
+    slot: int
+    as_id: int
+    fd: int
+    pgoff: int
+    npages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelWarned:
     """The kernel would print a WARN."""
 
@@ -381,6 +417,9 @@ Event = (
     | PageMarkedDirty
     | DirtyLogRead
     | DirtyLogCleared
+    | GuestMemfdCreated
+    | GuestMemfdBound
+    | GuestMemfdUnbound
     | KernelWarned
     | VmBugged
 )

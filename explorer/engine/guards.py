@@ -6,22 +6,26 @@ Rule 2: a row that passes changes nothing. What a refusal has already cost depen
 stands: rows of `PREPARE` are asked only after the old slot was invalidated and zapped.
 
 Models the checks of virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region(), check_memory_region_flags(),
-kvm_set_memory_region(), and of arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region().
-Not modelled: a fault while the argument is copied (EFAULT), small allocations that fail, the checks of
-guest_memfd, the TDX shared bit. Read next: `memslots`.
+kvm_set_memory_region(), of arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region(), and of
+virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), kvm_gmem_commit_memory_region().
+Not modelled: a fault while the argument is copied (EFAULT), small allocations that fail, VMs with protected
+state (no READONLY), the TDX shared bit; the padding of REGION2, which no kernel checks. Read next: `memslots`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from explorer.engine.commands import SetMemoryRegion, SetMemoryRegion2
+from explorer.engine.guest_memfd import bound_to, has_file
 from explorer.engine.lookup import overlapping_slot
 from explorer.engine.metadata import bitmap_sizes, fits_in_memory, metadata_sizes
 from explorer.engine.page_track import kvm_page_track_has_external_user
 from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, U64_MAX, Errno, SlotId
 from explorer.engine.uapi import (
+    KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_MAX_NR_PAGES,
     KVM_MEM_READONLY,
@@ -35,8 +39,9 @@ if TYPE_CHECKING:
     from explorer.engine.draft import KvmDraft
     from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.state import GmemBinding
 
-__all__ = ["Guard", "GuardResult", "Ladder", "first_refusal", "ladder_of"]
+__all__ = ["Guard", "GuardResult", "Ladder", "first_refusal", "ladder_for", "ladder_of"]
 
 CREATE, DELETE, MOVE, FLAGS_ONLY = (
     KvmMrChange.CREATE,
@@ -90,6 +95,10 @@ class Ladder(NamedTuple):
     prepare_move: tuple[Guard, ...]
     """Asked of MOVE after the old slot was invalidated and zapped."""
     prepare_create: tuple[Guard, ...]
+    gmem: tuple[Guard, ...]
+    """Asked of a CREATE on guest_memfd before the slot is prepared."""
+    gmem_commit: tuple[Guard, ...]
+    """Asked of it when it is prepared."""
 
     def of(self, change: KvmMrChange | None) -> tuple[Guard, ...]:
         """Return the whole ladder of one kind of change, top to bottom."""
@@ -97,7 +106,8 @@ class Ladder(NamedTuple):
             case KvmMrChange.DELETE:
                 return self.ioctl + self.arguments + self.delete
             case KvmMrChange.CREATE:
-                return self.ioctl + self.arguments + self.create + self.place + self.bitmap + self.prepare_create
+                before = self.ioctl + self.arguments + self.create + self.place + self.gmem
+                return before + self.bitmap + self.prepare_create + self.gmem_commit
             case KvmMrChange.MOVE:
                 return self.ioctl + self.arguments + self.existing + self.place + self.bitmap + self.prepare_move
             case KvmMrChange.FLAGS_ONLY:
@@ -156,13 +166,37 @@ _USER_SLOT_ID = Guard(
         f"{u.call.slot} {'<' if u.call.slot < kvm.profile.user_mem_slots else '>='} {kvm.profile.user_mem_slots}"
     ),
 )
+_REGION2_EXISTS = Guard(
+    name="region2_exists",
+    title="the kernel knows the call",
+    function="kvm_arch_vm_ioctl",
+    errno=Errno.ENOTTY,
+    passes=lambda kvm, _: kvm.profile.set_user_memory_region2,
+    operands=lambda kvm, _: f"it {'has' if kvm.profile.set_user_memory_region2 else 'does not have'} REGION2",
+    behaviour=lambda profile: not profile.set_user_memory_region2,
+)
+
+
+def check_memory_region_flags(kvm: KvmDraft, flags: int) -> int:
+    """Return the flags that a region call may have beside those it has.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: check_memory_region_flags() [all profiles]
+    """
+    if not flags & KVM_MEM_GUEST_MEMFD:
+        return KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY
+    # Private memory is neither logged nor read-only, and not every VM may have it.
+    return KVM_MEM_GUEST_MEMFD if kvm.profile.guest_memfd_for_every_vm or kvm.config.has_private_mem else 0
+
+
 _FLAGS = Guard(
     name="flags",
     title="only known flags",
     function="check_memory_region_flags",
     errno=Errno.EINVAL,
-    passes=_REGION_FLAGS.passes,
-    operands=_REGION_FLAGS.operands,
+    passes=lambda kvm, u: not u.call.flags & ~check_memory_region_flags(kvm, u.call.flags),
+    operands=lambda kvm, u: f"{u.call.flags:#x}, known {check_memory_region_flags(kvm, u.call.flags):#x}",
 )
 _SIZE_ALIGNED = Guard(
     name="size_aligned",
@@ -197,6 +231,22 @@ _HVA_USER_RANGE = Guard(
     operands=lambda _, u: (
         f"hva end {u.call.userspace_addr + u.call.memory_size:#x}, userspace ends at {TASK_SIZE_MAX:#x}"
     ),
+)
+_GMEM_OFFSET_ALIGNED = Guard(
+    name="gmem_offset_aligned",
+    title="offset in the file on a page",
+    function="kvm_set_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda _, u: not _offset(u) & (PAGE_SIZE - 1),
+    operands=lambda _, u: f"offset {_multiple(_offset(u))}",
+)
+_GMEM_NO_WRAP = Guard(
+    name="gmem_no_wrap",
+    title="part of the file does not wrap",
+    function="kvm_set_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda _, u: _offset(u) + u.call.memory_size <= U64_MAX,
+    operands=lambda _, u: f"offset + size = {_offset(u) + u.call.memory_size:#x}, most is {U64_MAX:#x}",
 )
 _AS_ID = Guard(
     name="as_id",
@@ -250,6 +300,14 @@ _TOTAL_NO_WRAP = Guard(
     passes=lambda kvm, u: kvm.nr_memslot_pages + u.npages <= U64_MAX,
     operands=lambda kvm, u: f"{kvm.nr_memslot_pages} + {u.npages} pages",
 )
+_GMEM_IMMUTABLE = Guard(
+    name="gmem_immutable",
+    title="a slot that exists is not put on guest_memfd",
+    function="kvm_set_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda _, u: not u.call.flags & KVM_MEM_GUEST_MEMFD,
+    operands=lambda _, u: f"slot {u.call.slot} exists; with guest_memfd it can only be deleted",
+)
 _SAME_HVA = Guard(
     name="same_hva",
     title="host address unchanged",
@@ -278,6 +336,19 @@ _SAME_READONLY = Guard(
     ),
 )
 
+_SAME_GUEST_MEMFD = Guard(
+    name="same_guest_memfd",
+    title="GUEST_MEMFD unchanged",
+    function="kvm_set_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda _, u: u.old is not None and not (u.call.flags ^ u.old.flags) & KVM_MEM_GUEST_MEMFD,
+    operands=lambda _, u: (
+        f"GUEST_MEMFD {'on' if u.call.flags & KVM_MEM_GUEST_MEMFD else 'off'},"
+        f" slot has it {'on' if u.old and u.old.flags & KVM_MEM_GUEST_MEMFD else 'off'}"
+    ),
+    behaviour=lambda profile: profile.set_user_memory_region2,
+)
+
 
 def _overlap_operands(kvm: KvmDraft, update: RegionUpdate) -> str:
     start = update.call.guest_phys_addr >> PAGE_SHIFT
@@ -297,6 +368,72 @@ _OVERLAP = Guard(
         is None
     ),
     operands=_overlap_operands,
+)
+
+
+def _offset(update: RegionUpdate) -> int:
+    return update.call.guest_memfd_offset if isinstance(update.call, SetMemoryRegion2) else 0
+
+
+def _fd(update: RegionUpdate) -> int:
+    return update.call.guest_memfd if isinstance(update.call, SetMemoryRegion2) else 0
+
+
+def _file_size(kvm: KvmDraft, update: RegionUpdate) -> int:
+    file = kvm.guest_memfds.get(_fd(update))
+    return 0 if file is None else file.size
+
+
+def _gmem_holder(kvm: KvmDraft, update: RegionUpdate) -> GmemBinding | None:
+    file = kvm.guest_memfds.get(_fd(update))
+    return None if file is None else bound_to(file, _offset(update) >> PAGE_SHIFT, update.npages)
+
+
+def _gmem_overlap_operands(kvm: KvmDraft, update: RegionUpdate) -> str:
+    first = _offset(update) >> PAGE_SHIFT
+    holder = _gmem_holder(kvm, update)
+    pages = f"pages [{first:#x}, {first + update.npages:#x}) of the file"
+    return f"{pages} are free" if holder is None else f"slot {holder.slot} has some of {pages}"
+
+
+_GMEM_FD = Guard(
+    name="gmem_fd",
+    title="the descriptor is open",
+    function="kvm_gmem_prepare_memory_region",
+    errno=Errno.EBADF,
+    passes=lambda _, u: has_file(_fd(u)),
+    operands=lambda _, u: f"descriptor {_fd(u) if has_file(_fd(u)) else _fd(u) - (1 << 32)}",
+)
+_GMEM_FILE = Guard(
+    name="gmem_file",
+    title="the descriptor is a guest_memfd of this VM",
+    function="kvm_gmem_prepare_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda kvm, u: _fd(u) in kvm.guest_memfds,
+    operands=lambda kvm, u: f"descriptor {_fd(u)} {'is' if _fd(u) in kvm.guest_memfds else 'is none'}",
+)
+_GMEM_SIZE = Guard(
+    name="gmem_size",
+    title="part lies in the file",
+    function="kvm_gmem_prepare_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda kvm, u: _offset(u) + u.call.memory_size <= _file_size(kvm, u),
+    operands=lambda kvm, u: f"ends at {_offset(u) + u.call.memory_size:#x}, the file at {_file_size(kvm, u):#x}",
+)
+_GMEM_FREE = Guard(
+    name="gmem_overlap",
+    title="no other slot has the part",
+    function="kvm_gmem_prepare_memory_region",
+    errno=Errno.EINVAL,
+    passes=lambda kvm, u: _gmem_holder(kvm, u) is None,
+    operands=_gmem_overlap_operands,
+    behaviour=lambda profile: not profile.guest_memfd_binds_late,
+)
+_GMEM_STILL_FREE = replace(
+    _GMEM_FREE,
+    function="kvm_gmem_commit_memory_region",
+    errno=Errno.EEXIST,
+    behaviour=lambda profile: profile.guest_memfd_binds_late,
 )
 
 
@@ -351,31 +488,42 @@ def _memory_operands(kvm: KvmDraft, sizes: tuple[int, ...]) -> str:
     return f"{sum(sizes):,} bytes needed, {have}"
 
 
+def ladder_for(profile: KernelProfile, call: SetMemoryRegion) -> Ladder:
+    """Return the checks that a call can meet on a profile."""
+    if not isinstance(call, SetMemoryRegion2):
+        return ladder_of(profile)
+    return ladder_of(profile, "gmem" if call.flags & KVM_MEM_GUEST_MEMFD else "region2")
+
+
 @cache
-def ladder_of(profile: KernelProfile) -> Ladder:
-    """Return the checks a profile has, in its order."""
+def ladder_of(profile: KernelProfile, kind: Literal["region", "region2", "gmem"] = "region") -> Ladder:
+    """Return the checks a profile has, in its order, for one of the two ioctls or for the second with guest_memfd."""
+    gmem = kind == "gmem"
 
     def part(*guards: Guard) -> tuple[Guard, ...]:
         return tuple(guard for guard in guards if guard.behaviour(profile))
 
     return Ladder(
-        ioctl=part(_VM_ALIVE, _REGION_FLAGS, _USER_SLOT_ID),
+        ioctl=part(_VM_ALIVE, _REGION_FLAGS if kind == "region" else _REGION2_EXISTS, _USER_SLOT_ID),
         arguments=part(
             _FLAGS,
             _SIZE_ALIGNED,
             _GPA_ALIGNED,
             _HVA_ALIGNED,
             _HVA_USER_RANGE,
+            *((_GMEM_OFFSET_ALIGNED, _GMEM_NO_WRAP) if gmem else ()),
             _AS_ID,
             _GPA_NO_WRAP,
             _NPAGES,
         ),
         delete=part(_SLOT_EXISTS, _PAGES_ACCOUNTED),
         create=part(_TOTAL_NO_WRAP),
-        existing=part(_SAME_HVA, _SAME_SIZE, _SAME_READONLY),
+        existing=part(*((_GMEM_IMMUTABLE,) if gmem else ()), _SAME_HVA, _SAME_SIZE, _SAME_READONLY, _SAME_GUEST_MEMFD),
         place=part(_OVERLAP),
         bitmap=part(_BITMAP_MEMORY),
         # A kernel in which a MOVE keeps the arrays allocates none for it.
         prepare_move=part(_EXTERNAL_USER, _MAX_GFN, *(() if profile.move_keeps_arch_metadata else (_ARRAY_MEMORY,))),
         prepare_create=part(_MAX_GFN, _ARRAY_MEMORY),
+        gmem=part(_GMEM_FD, _GMEM_FILE, _GMEM_SIZE, _GMEM_FREE) if gmem else (),
+        gmem_commit=part(_GMEM_STILL_FREE) if gmem else (),
     )

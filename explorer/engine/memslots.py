@@ -7,7 +7,7 @@ them when a check refuses.
 
 Models virt/kvm/kvm_main.c from kvm_vm_ioctl_set_memory_region() down, and kvm_arch_prepare_memory_region(),
 kvm_arch_commit_memory_region() of arch/x86/kvm/x86.c.
-Not modelled: guest_memfd, MMU-notifier waits before a swap, kicks of vCPUs, the SP quota, memory
+Not modelled: MMU-notifier waits before a swap, kicks of vCPUs, the SP quota, memory
 reclaim for SEV; in ``pre_edd4`` the copied slot array (its two copies stand in the two sets).
 Read next: `dirty_log`, `apply`.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from explorer.engine.commands import SetMemoryRegion2
 from explorer.engine.dirty_log import account_dirty_logging
 from explorer.engine.events import (
     ArraysInherited,
@@ -33,7 +34,12 @@ from explorer.engine.events import (
     SlotObjectFreed,
     SlotReplaced,
 )
-from explorer.engine.guards import Guard, GuardResult, first_refusal, ladder_of
+from explorer.engine.guards import Guard, GuardResult, first_refusal, ladder_for
+from explorer.engine.guest_memfd import (
+    kvm_gmem_commit_memory_region,
+    kvm_gmem_prepare_memory_region,
+    kvm_gmem_unbind,
+)
 from explorer.engine.lookup import hva_key, id_to_memslot
 from explorer.engine.metadata import (
     kvm_alloc_dirty_bitmap,
@@ -46,6 +52,7 @@ from explorer.engine.state import AddressSpace, DirtyBitmap, KvmArchMemorySlot, 
 from explorer.engine.trackers import kvm_page_track_delete_slot
 from explorer.engine.types import PAGE_SHIFT, AsId, Errno, Gfn, Hva, SlotId
 from explorer.engine.uapi import (
+    KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEMSLOT_INVALID,
     KvmMrChange,
@@ -206,7 +213,7 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
     second is __kvm_set_memory_region() up to v6_12]
     """
     kvm.enter("kvm_vm_ioctl")
-    call, ladder = update.call, ladder_of(kvm.profile)
+    call, ladder = update.call, ladder_for(kvm.profile, update.call)
     update.phases = (CHECK, RETURN)
     if _refused(kvm, update, ladder.ioctl):
         return
@@ -249,6 +256,12 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
         None,
         KvmArchMemorySlot(),
     )
+    if isinstance(call, SetMemoryRegion2) and call.flags & KVM_MEM_GUEST_MEMFD:
+        kvm.enter("kvm_gmem_prepare_memory_region")
+        if _refused(kvm, update, ladder.gmem):
+            _give_up(kvm, update)
+            return
+        update.new = kvm_gmem_prepare_memory_region(kvm, update.new, call.guest_memfd, call.guest_memfd_offset)
     update.phases = TABLES[change]
 
 
@@ -392,7 +405,7 @@ def _prepare(kvm: KvmDraft, update: RegionUpdate) -> None:
     virt/kvm/kvm_main.c: kvm_prepare_memory_region() [v6_1 to v7_3]
     """
     change, old, new = update.change, update.old, update.new
-    ladder = ladder_of(kvm.profile)
+    ladder = ladder_for(kvm.profile, update.call)
     if change in (KvmMrChange.CREATE, KvmMrChange.FLAGS_ONLY):
         kvm.enter("kvm_set_memslot")
     kvm.enter("kvm_prepare_memory_region")
@@ -405,6 +418,13 @@ def _prepare(kvm: KvmDraft, update: RegionUpdate) -> None:
         if new is not None and new.dirty_bitmap is not None and (old is None or old.dirty_bitmap is None):
             kvm.free(new, new.dirty_bitmap)
         _give_up(kvm, update)
+    elif update.new is not None and update.new.gmem is not None and kvm.profile.guest_memfd_binds_late:
+        kvm.enter("kvm_gmem_commit_memory_region")
+        if _refused(kvm, update, ladder.gmem_commit):
+            kvm_arch_free_memslot(kvm, update.new)
+            _give_up(kvm, update)
+        else:
+            kvm_gmem_commit_memory_region(kvm, update.new)
 
 
 def _prepare_dirty_bitmap(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemorySlot) -> KvmMemorySlot:
@@ -432,7 +452,7 @@ def _kvm_arch_prepare_memory_region(kvm: KvmDraft, update: RegionUpdate) -> bool
     """
     kvm.enter("kvm_arch_prepare_memory_region")
     change, old, new = update.change, update.old, update.new
-    ladder = ladder_of(kvm.profile)
+    ladder = ladder_for(kvm.profile, update.call)
     if change is KvmMrChange.MOVE and _refused(kvm, update, ladder.prepare_move):
         return False
     if change is KvmMrChange.CREATE and _refused(kvm, update, ladder.prepare_create):
@@ -451,6 +471,8 @@ def _kvm_arch_prepare_memory_region(kvm: KvmDraft, update: RegionUpdate) -> bool
 def _give_up(kvm: KvmDraft, update: RegionUpdate) -> None:
     """Replace the phases that are left: put the old slot back if it was hidden, then return."""
     if update.new is not None:
+        if not kvm.profile.guest_memfd_binds_late:
+            kvm_gmem_unbind(kvm, update.new)
         kvm.emit(SlotObjectFreed, slot=update.new.id, as_id=update.new.as_id, which="new")
     update.new = None
     rest = ROLL_BACK if update.invalid is not None else (RETURN,)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from explorer.engine.guest_memfd import kvm_gmem_unbind
 from explorer.engine.page_track import kvm_page_track_write_tracking_enabled
 from explorer.engine.runset import RunSet
 from explorer.engine.sortedmap import SortedMap
@@ -34,6 +35,7 @@ from explorer.engine.types import (
 )
 from explorer.engine.uapi import (
     KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
 )
 
@@ -140,13 +142,15 @@ def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
 
 
 def kvm_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
-    """Free a slot with its bitmap and its arrays.
+    """Free a slot with its bitmap and its arrays; its part of a guest_memfd is free again.
 
     References
     ----------
     virt/kvm/kvm_main.c: kvm_free_memslot() [all profiles]
     """
     kvm.enter("kvm_free_memslot")
+    if slot.flags & KVM_MEM_GUEST_MEMFD:
+        kvm_gmem_unbind(kvm, slot)
     kvm.free(slot, slot.dirty_bitmap)
     kvm_arch_free_memslot(kvm, slot)
 

@@ -78,6 +78,7 @@ class KernelProfile:
     valid_quirks: int = 0x7FF
     set_user_memory_region2: bool = True
     guest_memfd_for_every_vm: bool = True
+    guest_memfd_binds_late: bool = False
     pre_fault_memory: bool = True
 
     def __repr__(self) -> str:
@@ -204,6 +205,10 @@ SOURCES: dict[str, Behaviour] = {
         "virt/kvm/kvm_main.c: check_memory_region_flags(), kvm_vm_ioctl_check_extension_generic(); in the recorded"
         " kernels 6.18 and 7.3",
     ),
+    "guest_memfd_binds_late": Behaviour(
+        "whether a new slot takes its part of a guest_memfd after it is prepared, with EEXIST if another slot has it",
+        "virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region(); kvm_gmem_bind() before, with EINVAL",
+    ),
     "pre_fault_memory": Behaviour(
         "whether guest memory can be mapped before the guest touches it",
         "arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension(), KVM_CAP_PRE_FAULT_MEMORY; recorded from 6.12 on",
@@ -320,6 +325,7 @@ PROFILES: dict[str, KernelProfile] = {
             summary="The newest kernel that was recorded: write tracking counts in both address spaces.",
             write_tracked_in_both_spaces=True,
             valid_quirks=0xFFF,
+            guest_memfd_binds_late=True,
         ),
     )
 }

@@ -11,12 +11,13 @@ been freed; that is how ``old`` and its INVALID copy can share what a MOVE later
 Models struct kvm, kvm_memslots, kvm_memory_slot (include/linux/kvm_host.h), kvm_arch_memory_slot and
 the MMU fields of kvm_arch (arch/x86/include/asm/kvm_host.h).
 Not modelled: per-vCPU caches, last_used_slot (a cache), the SP quota, SPTEs and rmap contents (the
-shadow pages above them are), guest_memfd. Read next: `capabilities`, `commands`, `events`, then `draft`.
+shadow pages above them are), what is in a guest_memfd. Read next: `capabilities`, `commands`, `events`, then `draft`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.config import VmConfig
@@ -33,6 +34,7 @@ from explorer.engine.types import (
     gfn_to_gpa,
 )
 from explorer.engine.uapi import (
+    KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
     KVM_MEMSLOT_INVALID,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AddressSpace",
     "DirtyBitmap",
+    "GmemBinding",
+    "GmemPart",
+    "GuestMemfd",
     "Kvm",
     "KvmArchMemorySlot",
     "KvmMemorySlot",
@@ -163,6 +168,15 @@ class KvmArchMemorySlot(NamedTuple):
     gfn_write_track: ArrayId | None = None
 
 
+class GmemPart(NamedTuple):
+    """``gmem.file`` and ``gmem.pgoff`` of a slot: which part of which guest_memfd backs it."""
+
+    fd: int
+    """Descriptor of the file."""
+    pgoff: int
+    """First page; as many follow as the slot has."""
+
+
 class KvmMemorySlot(NamedTuple):
     """``struct kvm_memory_slot``: guest pages ``[base_gfn, base_gfn + npages)`` and what backs them."""
 
@@ -174,6 +188,8 @@ class KvmMemorySlot(NamedTuple):
     flags: int
     dirty_bitmap: ArrayId | None
     arch: KvmArchMemorySlot
+    gmem: GmemPart | None = None
+    """None also when the file was closed, or for the INVALID copy, which does not get it."""
 
     @property
     def end_gfn(self) -> Gfn:
@@ -186,14 +202,14 @@ class KvmMemorySlot(NamedTuple):
         return bool(self.flags & KVM_MEMSLOT_INVALID)
 
     def with_flags(self, flags: int) -> KvmMemorySlot:
-        """Return the slot with other flags; plainer and faster than `_replace`."""
-        slot_id, as_id, base_gfn, npages, userspace_addr, _, dirty_bitmap, arch = self
+        """Return a copy with other flags, as kvm_copy_memslot() copies: without `gmem`. Faster than `_replace`."""
+        slot_id, as_id, base_gfn, npages, userspace_addr, _, dirty_bitmap, arch, _ = self
         return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch)
 
     def with_arch(self, arch: KvmArchMemorySlot) -> KvmMemorySlot:
         """Return the slot with other arrays."""
-        slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, _ = self
-        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch)
+        slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, _, gmem = self
+        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch, gmem)
 
     def brief(self) -> str:
         """Return the slot in the words of `Kvm.brief`."""
@@ -236,6 +252,27 @@ class AddressSpace(NamedTuple):
     def inactive(self) -> KvmMemslots:
         """The set the updater may edit."""
         return self.sets[1 - self.active_idx]
+
+
+# -- guest_memfd -----------------------------------------------------------------------------------
+
+
+class GmemBinding(NamedTuple):
+    """What a guest_memfd knows of a part that a slot has taken."""
+
+    npages: int
+    as_id: AsId
+    slot: SlotId
+
+
+class GuestMemfd(NamedTuple):
+    """``struct kvm_gmem`` and its file: memory for the guest that the VMM need not be able to reach."""
+
+    size: int
+    """Bytes."""
+    flags: int
+    bindings: SortedMap[int, GmemBinding] = SortedMap()
+    """By first page; parts do not overlap."""
 
 
 # -- page tracking ---------------------------------------------------------------------------------
@@ -348,6 +385,8 @@ class Kvm(NamedTuple):
     """Key of each shadow page by (gfn, level, address space)."""
     next_mmu_page: int
     indirect_shadow_pages: int
+    guest_memfds: SortedMap[int, GuestMemfd]
+    """Files made for this VM, by descriptor."""
     pending: PendingUpdate | None
     """The region call that is in progress, or None at rest."""
 
@@ -382,7 +421,8 @@ class Kvm(NamedTuple):
         """Return the VM that `Kvm.brief` describes.
 
         Host addresses are not part of the line: a slot at guest address ``g`` is backed at
-        ``0x7f0000000000 + g``. Slots arrive by CREATE calls, then the generations are set.
+        ``0x7f0000000000 + g``, and one on guest_memfd gets a file of its own. Slots arrive by CREATE calls, then
+        the generations are set.
 
         Raises
         ------
@@ -391,7 +431,7 @@ class Kvm(NamedTuple):
         """
         # `apply` is built on this module; the slots of a line arrive by calls, as those of any VM.
         from explorer.engine.apply import apply  # noqa: PLC0415
-        from explorer.engine.commands import SetMemoryRegion  # noqa: PLC0415
+        from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion, SetMemoryRegion2  # noqa: PLC0415
 
         kvm = new_vm(profile, config)
         for part in text.split(";"):
@@ -408,19 +448,23 @@ class Kvm(NamedTuple):
                 if found is None:
                     raise ExplorerError(f"{item!r} is no slot; expected [0x100+0x200]#1 rw,log")
                 gpa = gfn_to_gpa(Gfn(int(found["base"], 16)))
+                size = int(found["n"], 16) << PAGE_SHIFT
                 words = found["flags"].split(",")
-                step = apply(
-                    kvm,
-                    SetMemoryRegion(
-                        slot=int(found["id"]),
-                        as_id=as_id,
-                        flags=(KVM_MEM_READONLY if "ro" in words else 0)
-                        | (KVM_MEM_LOG_DIRTY_PAGES if "log" in words else 0),
-                        guest_phys_addr=gpa,
-                        memory_size=int(found["n"], 16) << PAGE_SHIFT,
-                        userspace_addr=0x7F00_0000_0000 + gpa,
-                    ),
+                call = SetMemoryRegion(
+                    slot=int(found["id"]),
+                    as_id=as_id,
+                    flags=(KVM_MEM_READONLY if "ro" in words else 0)
+                    | (KVM_MEM_LOG_DIRTY_PAGES if "log" in words else 0),
+                    guest_phys_addr=gpa,
+                    memory_size=size,
+                    userspace_addr=0x7F00_0000_0000 + gpa,
                 )
+                if words[-1].startswith("gmem"):
+                    fd = len(kvm.guest_memfds)
+                    kvm = apply(kvm, CreateGuestMemfd(fd=fd, size=size, flags=int(words[-1] == "gmem-only"))).kvm
+                    given = {f.name: getattr(call, f.name) for f in fields(call)} | {"flags": KVM_MEM_GUEST_MEMFD}
+                    call = SetMemoryRegion2(**given, guest_memfd=fd)
+                step = apply(kvm, call)
                 if step.errno is not None:
                     raise ExplorerError(f"{item!r} cannot exist beside the others: {step.errno.name}")
                 kvm = step.kvm
@@ -434,7 +478,9 @@ class Kvm(NamedTuple):
 
 
 _SPACE = re.compile(r"as(?P<as>[01]) gen=(?P<gen>-?\d+):(?P<slots>.*)")
-_SLOT = re.compile(r"\[(?P<base>0x[0-9a-f]+)\+(?P<n>0x[0-9a-f]+)\]#(?P<id>\d+) (?P<flags>r[ow](?:,log)?)")
+_SLOT = re.compile(
+    r"\[(?P<base>0x[0-9a-f]+)\+(?P<n>0x[0-9a-f]+)\]#(?P<id>\d+) (?P<flags>r[ow](?:,log)?(?:,gmem(?:-only)?)?)"
+)
 
 
 def _first_generation(profile: KernelProfile, as_id: int) -> int:
@@ -484,5 +530,6 @@ def new_vm(profile: KernelProfile | str = "v6_12", config: VmConfig | None = Non
         mmu_page_hash=SortedMap(),
         next_mmu_page=1,
         indirect_shadow_pages=0,
+        guest_memfds=SortedMap(),
         pending=None,
     )

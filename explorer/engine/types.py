@@ -68,6 +68,7 @@ class Errno(enum.IntEnum):
     ENOENT = 2
     EIO = 5
     ENXIO = 6
+    EBADF = 9
     ENOMEM = 12
     EFAULT = 14
     EBUSY = 16

@@ -2,7 +2,7 @@
 
 Models include/uapi/linux/kvm.h, include/linux/kvm_host.h (the limits, ``enum kvm_mr_change``) and the
 x86 values in arch/x86/include/asm/kvm_host.h. Names are the kernel's.
-Not modelled: guest_memfd's flag and fields (KVM_SET_USER_MEMORY_REGION2). Read next: `profile`.
+Not modelled: memory attributes but the number that says whether there are any. Read next: `profile`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "KVM_GUEST_MEMFD_FLAGS",
     "KVM_GUEST_MEMFD_FLAG_MMAP",
     "KVM_MEMORY_ATTRIBUTE_PRIVATE",
+    "KVM_MEMSLOT_GMEM_ONLY",
     "KVM_MEMSLOT_INVALID",
     "KVM_MEM_GUEST_MEMFD",
     "KVM_MEM_LOG_DIRTY_PAGES",
@@ -38,9 +39,11 @@ __all__ = [
 KVM_MEM_LOG_DIRTY_PAGES = 1 << 0
 KVM_MEM_READONLY = 1 << 1
 KVM_MEM_GUEST_MEMFD = 1 << 2
-"""Refused by every profile here, as the plain region ioctl refuses it."""
+"""Taken by KVM_SET_USER_MEMORY_REGION2 only: the slot is backed by a part of a guest_memfd."""
 KVM_MEMSLOT_INVALID = 1 << 16
 """Internal: the slot is being deleted or moved; gfn to hva fails."""
+KVM_MEMSLOT_GMEM_ONLY = 1 << 17
+"""Internal: the guest_memfd of the slot can be mapped, and all of its pages come from there."""
 
 KVM_MEM_MAX_NR_PAGES = (1 << 31) - 1
 """Most pages one slot may have: 8 TiB - 4 KiB."""
@@ -90,6 +93,8 @@ def flags_text(flags: int) -> str:
     words = ["ro" if flags & KVM_MEM_READONLY else "rw"]
     if flags & KVM_MEM_LOG_DIRTY_PAGES:
         words.append("log")
+    if flags & KVM_MEM_GUEST_MEMFD:
+        words.append("gmem-only" if flags & KVM_MEMSLOT_GMEM_ONLY else "gmem")
     if flags & KVM_MEMSLOT_INVALID:
         words.append("INVALID")
     return ",".join(words)

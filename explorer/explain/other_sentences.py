@@ -12,6 +12,7 @@ from explorer.engine.commands import (
     AttachTracker,
     Begin,
     ClearDirtyLog,
+    CreateGuestMemfd,
     CreateIrqchip,
     CreateVcpu,
     DetachTracker,
@@ -44,10 +45,11 @@ from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+    KVM_GUEST_MEMFD_FLAG_MMAP,
     KVM_X86_QUIRK_SLOT_ZAP_ALL,
 )
 from explorer.explain.ledger import watches_of
-from explorer.explain.words import hex_text, pages_text, plural
+from explorer.explain.words import hex_text, pages_text, plural, size_text
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command
@@ -114,6 +116,8 @@ def other_sentences(moment: Moment, command: Command) -> Sentences:
             return _capability(moment, command)
         case SetTssAddr() | SetIdentityMapAddr() | CreateIrqchip() | CreateVcpu():
             return _set_up(moment, command)
+        case CreateGuestMemfd():
+            return _guest_memfd(command)
         case ReadTrackerLog():
             return Sentences(
                 "The tracker hands over what it was told since it was last asked.",
@@ -319,6 +323,15 @@ def _capability(moment: Moment, command: EnableCap) -> Sentences:
     )
 
 
+def _guest_memfd(command: CreateGuestMemfd) -> Sentences:
+    can = "can be mapped" if command.flags & KVM_GUEST_MEMFD_FLAG_MMAP else "cannot be mapped"
+    return Sentences(
+        f"There is a file of {size_text(command.size)} of guest memory now, descriptor {command.fd}. It {can}; no slot uses it yet.",
+        "`kvm_gmem_create()` makes the file; a slot takes a part of it by KVM_SET_USER_MEMORY_REGION2.",
+        "kvm_gmem_create",
+    )
+
+
 def _set_up(moment: Moment, command: SetTssAddr | SetIdentityMapAddr | CreateIrqchip | CreateVcpu) -> Sentences:
     op = moment.op
     assert op is not None, "a set-up is an operation"
@@ -402,6 +415,16 @@ _ASKED_WRONGLY: dict[tuple[type[Command], Errno], tuple[str, str, str]] = {
         "intel_gvt_page_track_add",
     ),
     (UntrackGfn, Errno.EINVAL): (*_NO_SLOT_THERE, "kvm_write_track_remove_gfn"),
+    (CreateGuestMemfd, Errno.ENOTTY): (
+        "This kernel does not know guest_memfd.",
+        "the ioctl came with v6.8",
+        "kvm_arch_vm_ioctl",
+    ),
+    (CreateGuestMemfd, Errno.EINVAL): (
+        "That is no size of a file, or the kernel does not know what was asked for.",
+        "a flag that is not supported, or a size that is not a positive number of pages",
+        "kvm_gmem_create",
+    ),
     (SetTssAddr, Errno.EINVAL): (
         "The three pages must end below 4 GiB and fit between the slots.",
         "the address is too high, or no legal place for a slot",

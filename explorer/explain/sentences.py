@@ -13,6 +13,7 @@ from explorer.engine.commands import (
     AttachTracker,
     Begin,
     ClearDirtyLog,
+    CreateGuestMemfd,
     CreateIrqchip,
     CreateVcpu,
     DetachTracker,
@@ -417,6 +418,8 @@ def op_words(command: Command) -> tuple[str, str]:
     match command:
         case SetMemoryRegion():
             return ("Region", f"slot {command.slot}")
+        case CreateGuestMemfd():
+            return ("guest_memfd", f"descriptor {command.fd}")
         case AttachTracker():
             return ("Attach", "KVMGT" if command.kind == "kvmgt" else "tracker")
         case DetachTracker():

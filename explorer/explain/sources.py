@@ -19,6 +19,7 @@ _MAIN = "virt/kvm/kvm_main.c"
 _X86 = "arch/x86/kvm/x86.c"
 _MMU = "arch/x86/kvm/mmu/mmu.c"
 _PTRACK = "arch/x86/kvm/mmu/page_track.c"
+_GMEM = "virt/kvm/guest_memfd.c"
 _KVMGT = "drivers/gpu/drm/i915/gvt/kvmgt.c"
 _GVT = "drivers/gpu/drm/i915/gvt/page_track.c"
 
@@ -42,6 +43,11 @@ FUNCTIONS: dict[str, str] = {
     "kvm_commit_memory_region": _MAIN,
     "kvm_alloc_dirty_bitmap": _MAIN,
     "kvm_free_memslot": _MAIN,
+    "kvm_gmem_create": _GMEM,
+    "kvm_gmem_release": _GMEM,
+    "kvm_gmem_prepare_memory_region": _GMEM,
+    "kvm_gmem_commit_memory_region": _GMEM,
+    "kvm_gmem_unbind": _GMEM,
     "kvm_get_dirty_log_protect": _MAIN,
     "kvm_clear_dirty_log_protect": _MAIN,
     "mark_page_dirty_in_slot": _MAIN,
@@ -151,9 +157,26 @@ _OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
             "kvmgt_page_track_remove_region": None,
         },
     ),
+    (
+        "v6.8",
+        {
+            "kvm_gmem_create": None,
+            "kvm_gmem_release": None,
+            "kvm_gmem_prepare_memory_region": None,
+            "kvm_gmem_commit_memory_region": None,
+            "kvm_gmem_unbind": None,
+        },
+    ),
     ("v6.9", {"kvm_enable_external_write_tracking": None}),
     ("v6.12", {"kvm_mmu_zap_memslot": None, "kvm_mmu_zap_memslot_pages_and_flush": None}),
     ("v6.14", {"kvm_set_memory_region": "__kvm_set_memory_region"}),
+    (
+        "v7.3",
+        {
+            "kvm_gmem_prepare_memory_region": "kvm_gmem_bind",
+            "kvm_gmem_commit_memory_region": "kvm_gmem_bind",
+        },
+    ),
 )
 _GONE: dict[str, str] = {
     "kvm_page_track_flush_slot": "v6.6",

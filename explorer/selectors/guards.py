@@ -12,7 +12,7 @@ from explorer.engine.events import (
     TrackerForgot,
     TrackerNotified,
 )
-from explorer.engine.guards import ladder_of
+from explorer.engine.guards import ladder_for
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES
 from explorer.explain.ledger import ledger_of
 from explorer.explain.sources import name_in
@@ -28,11 +28,13 @@ __all__ = ["BillRow", "GuardsView", "Rung", "select_guards"]
 
 Outcome = Literal["passed", "fired", "not reached"]
 _PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("VM alive, flags of this ioctl", ("vm_alive", "region_flags")),
+    ("VM alive, flags of this ioctl", ("vm_alive", "region_flags", "region2_exists")),
     ("size, gpa, hva page-aligned", ("size_aligned", "gpa_aligned", "hva_aligned", "hva_user_range")),
     ("address space, no wrap, size", ("as_id", "gpa_no_wrap", "npages")),
     ("slot to delete exists", ("slot_exists", "pages_accounted")),
-    ("hva, size, READONLY kept", ("same_hva", "same_size", "same_readonly")),
+    ("part of the file on pages, no wrap", ("gmem_offset_aligned", "gmem_no_wrap")),
+    ("hva, size, READONLY kept", ("same_hva", "same_size", "same_readonly", "same_guest_memfd")),
+    ("a guest_memfd of this VM, long enough", ("gmem_fd", "gmem_file", "gmem_size")),
 )
 _LATE = ("bitmap_memory", "external_user", "max_gfn", "array_memory")
 _AFTER_THE_KIND = ("slot_exists", "total_no_wrap", "overlap", *_LATE)
@@ -91,7 +93,7 @@ def select_guards(moment: Moment) -> GuardsView | None:
         return None
     asked = _asked(moment)
     ladder = tuple(
-        guard for guard in ladder_of(moment.kvm.profile).of(moment.change) if _concerns(guard, asked, moment)
+        guard for guard in ladder_for(moment.kvm.profile, call).of(moment.change) if _concerns(guard, asked, moment)
     )
     rungs = _rungs(ladder, asked, moment)
     late_from = next((at for at, rung in enumerate(rungs) if rung.title in _late_titles(ladder)), len(rungs))

@@ -9,6 +9,7 @@ from explorer.engine.commands import (
     AttachTracker,
     Begin,
     ClearDirtyLog,
+    CreateGuestMemfd,
     CreateIrqchip,
     CreateVcpu,
     DetachTracker,
@@ -177,6 +178,8 @@ def _what_was_done(op: OpDetail, command: Command) -> tuple[str, str]:
             return "Interrupt chip made", ""
         case CreateVcpu():
             return "vCPU made", f"number {command.id}"
+        case CreateGuestMemfd():
+            return "guest_memfd made", f"descriptor {command.fd}"
         case Begin():
             return "Region call begun", "it waits before its first step"
         case Advance():

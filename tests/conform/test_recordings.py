@@ -63,10 +63,6 @@ UNMODELLED = {
     # access through the VMM's own mapping
     "dev_fault_in",
     "host_read",
-    # guest_memfd
-    "create_gmem",
-    "set_region2",
-    "final_slots after guest_memfd",
     # a machine on which the recorder could not load its module
     "t_dump without the tracker module",
 }

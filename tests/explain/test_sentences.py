@@ -95,6 +95,21 @@ RUNS = {
         "create_irqchip",
         "create_vcpu id=0",
     ),
+    "guest_memfd": (
+        "create_guest_memfd fd=3 size=0x40000",
+        "create_guest_memfd fd=4 size=0x40000 flags=1",
+        "create_guest_memfd fd=5 size=1",
+        "set_region2 slot=10 gpa=0xd0000000 size=0x20000 hva=0x100000000000 flags=gmem gmem=3",
+        "set_region2 slot=11 gpa=0 size=0x20000 flags=gmem gmem=3 gmem_off=0x10000",
+        "set_region2 slot=11 gpa=0 size=0x20000 flags=gmem gmem=3 gmem_off=0x30000",
+        "set_region2 slot=11 gpa=0 size=0x20000 flags=gmem gmem=3 gmem_off=1",
+        "set_region2 slot=11 gpa=0 size=0x20000 flags=gmem gmem=9",
+        "set_region2 slot=11 gpa=0 size=0x20000 flags=gmem",
+        "set_region2 slot=10 gpa=0 size=0x20000 flags=gmem gmem=3",
+        "set_region2 slot=12 gpa=0 size=0x20000 flags=gmem gmem=4",
+        MOVE,
+        DELETE,
+    ),
     "set-up with a split chip": ("enable_cap cap=SPLIT_IRQCHIP arg=24", "enable_cap cap=SPLIT_IRQCHIP arg=24"),
 }
 EVERYWHERE = pytest.mark.parametrize("profile", ALL_PROFILES)

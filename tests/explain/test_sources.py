@@ -154,7 +154,8 @@ def test_a_function_that_a_kernel_was_seen_to_run_is_cited_under_that_name(kerne
 def test_every_step_and_every_check_has_a_source(profile):
     kernel = get_profile(profile)
     functions = {phase.function for table in TABLES.values() for phase in table}
-    functions |= {guard.function for part in ladder_of(kernel) for guard in part}
+    for kind in ("region", "region2", *(["gmem"] if kernel.set_user_memory_region2 else [])):
+        functions |= {guard.function for part in ladder_of(kernel, kind) for guard in part}
 
     sources = {function: source_of(function, kernel) for function in functions}
 

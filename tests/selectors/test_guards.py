@@ -30,6 +30,8 @@ BITMAP = "memory for the dirty bitmap"
 EVERYWHERE = pytest.mark.parametrize("profile", ALL_PROFILES)
 ARGUMENTS = ["flags", "size_aligned", "gpa_aligned", "hva_aligned", "hva_user_range", "as_id", "gpa_no_wrap", "npages"]
 EXISTING = ["same_hva", "same_size", "same_readonly"]
+FROM_6_8 = {"v6_12": ["same_guest_memfd"], "v7_3": ["same_guest_memfd"]}
+"""kernel-reference 4.2, M2, since there is a second flag that may not change."""
 # kernel-reference 4.2 from check 2 on, and the table of 4.6: what arch prepare asks of a MOVE, by kernel
 FIRST = {
     "pre_edd4": ["vm_alive", "user_slot_id"],
@@ -53,7 +55,8 @@ PREPARE_A_MOVE = {
 def test_the_checks_of_a_move_stand_in_kernel_order(profile):
     names = [guard.name for guard in ladder_of(get_profile(profile)).of(KvmMrChange.MOVE)]
 
-    assert names == [*FIRST[profile], *ARGUMENTS, *EXISTING, "overlap", "bitmap_memory", *PREPARE_A_MOVE[profile]]
+    existing = EXISTING + FROM_6_8.get(profile, [])
+    assert names == [*FIRST[profile], *ARGUMENTS, *existing, "overlap", "bitmap_memory", *PREPARE_A_MOVE[profile]]
 
 
 @settings(max_examples=60)
@@ -248,3 +251,38 @@ def test_functions_are_called_as_their_kernel_calls_them():
 
 def test_outside_a_region_call_there_is_no_ladder():
     assert select_guards(end_of(run_of("v6_12", *WATCHED))) is None
+
+
+# -- guest_memfd -----------------------------------------------------------------------------------
+
+FILE = "create_guest_memfd fd=3 size=0x20000"
+ON_FILE = "set_region2 slot=10 gpa=0xd0000000 size=0x20000 hva=0x100000000000 flags=gmem gmem=3"
+
+
+@pytest.mark.parametrize(
+    ("profile", "function"), [("v6_18", "kvm_gmem_bind"), ("v7_3", "kvm_gmem_commit_memory_region")]
+)
+def test_a_slot_on_guest_memfd_has_rungs_of_its_own(profile, function):
+    view = select_guards(end_of(run_of(profile, FILE, ON_FILE)))
+
+    rungs = {rung.title: rung for rung in view.free}
+    assert rungs["part of the file on pages, no wrap"].checks == 2
+    assert rungs["a guest_memfd of this VM, long enough"].checks == 3
+    assert rungs["no other slot has the part"].function == function
+    assert {rung.outcome for rung in view.free} == {"passed"}
+
+
+def test_the_rung_that_fired_says_who_has_the_part():
+    second = ON_FILE.replace("slot=10 gpa=0xd0000000", "slot=11 gpa=0")
+
+    view = select_guards(end_of(run_of("v7_3", FILE, ON_FILE, second)))
+
+    assert (view.fired.title, view.fired.errno) == ("no other slot has the part", "−EEXIST")
+    assert view.fired.operands == "slot 10 has some of pages [0x0, 0x20) of the file"
+
+
+@pytest.mark.parametrize("line", [SLOT, SLOT.replace("set_region", "set_region2")])
+def test_a_plain_slot_has_no_rung_of_a_file(line):
+    view = select_guards(end_of(run_of("v7_3", line)))
+
+    assert not [rung for rung in view.free if "file" in rung.title or "guest_memfd" in rung.title]

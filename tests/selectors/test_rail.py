@@ -58,6 +58,7 @@ DONE = [
     ([*LOGGER, "tracker_log"], "Tracker’s log read", "and emptied"),
     (["create_irqchip"], "Interrupt chip made", ""),
     (["create_vcpu id=3"], "vCPU made", "number 3"),
+    (["create_guest_memfd fd=3 size=0x1000"], "guest_memfd made", "descriptor 3"),
     (["set_tss_addr addr=0xfffbd000"], "TSS address set", "0xfffbd000"),
     (["set_identity_map_addr addr=0xfffbc000"], "Identity map address set", "0xfffbc000"),
     ([SLOT], "CREATE allowed", "a slot more"),
