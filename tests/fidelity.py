@@ -29,8 +29,8 @@ REASONS = {
     "guest_write": "a vCPU and its page tables are not modelled",
     "build_pt": "a vCPU and its page tables are not modelled",
     "vcpu_mode": "a vCPU and its page tables are not modelled",
-    "host_read": "the contents of host memory are not modelled",
-    "dev_fault_in": "the contents of host memory are not modelled",
+    "host_read": "nothing that is modelled wrote the byte that was read",
+    "dev_fault_in": "it fills the page tables of the VMM's own mapping, which the engine has no object for",
 }
 
 

@@ -11,6 +11,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from explorer.conform.host_memory import HostMemory
 from explorer.conform.readback import dump_of, notes_of, query_of, slot_of
 from explorer.engine.apply import Step, apply
 from explorer.engine.capabilities import CAPABILITIES, kvm_dev_ioctl_create_vm, kvm_vm_ioctl_check_extension
@@ -50,6 +51,8 @@ _NO_VM = "ENOTCONN"
 """What the recorder notes for an operation on a VM that was not made."""
 _FIRST_FD = 3
 """Descriptor of the guest_memfd with id 0; those before are taken by any program."""
+_WRITES_MEMORY = {"guest_write", "host_write", "build_pt", "vcpu_mode"}
+"""Operations after which host memory is unknown: what they leave there is not modelled."""
 _CAPS = {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_DISABLE_QUIRKS2}
 
 
@@ -98,6 +101,7 @@ class Player:
         """Why the engine makes no VM for this scenario, or None."""
         self._kvm: Kvm = new_vm(scenario.profile, scenario.config) if isinstance(made, Errno) else made
         self._doubt = Doubt.NONE
+        self._memory = HostMemory()
 
     def play(self) -> Iterator[Outcome]:
         """Iterate over the outcomes, one for each operation and a last one for the final dump."""
@@ -120,11 +124,17 @@ class Player:
         if name.startswith("t_") and not self._scenario.has_tracker_module:
             outcome.unmodelled.append(f"{name} without the tracker module")
             return outcome
+        if name == "guest_write" and op["ret"] == 0:
+            self._memory.store(self._kvm, op["gpa"], op["val"])
+        elif name in _WRITES_MEMORY:
+            self._memory = HostMemory()
         command = self._command(op)
         if command is not None:
             self._run(outcome, op, command)
         elif name == "check_extension":
             self._check_extension(outcome, op)
+        elif name == "host_read" and (byte := self._memory.load(self._scenario.arena_base + op["hva"])) is not None:
+            _compare(outcome, "value", op["value"], byte)
         elif name in ("t_query", "t_slot", "t_dump", "t_events"):
             self._read_back(outcome, op)
         else:

@@ -62,7 +62,6 @@ UNMODELLED = {
     "rmap_4k_nonzero after a guest access",
     # access through the VMM's own mapping
     "dev_fault_in",
-    "host_read",
     # a machine on which the recorder could not load its module
     "t_dump without the tracker module",
 }
