@@ -9,13 +9,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from explorer.engine.commands import SetMemoryRegion
 from explorer.trace.replay import Replay
 from explorer.trace.source import bytes_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
     from explorer.trace.lift import Row
@@ -39,7 +39,7 @@ class ImportedLog:
     vm: int | None
     """The VM with the most operations; None if the log has no operation."""
     vms: int
-    commands: tuple[SetMemoryRegion, ...]
+    commands: tuple[SetMemoryRegion | CreateGuestMemfd, ...]
     """All calls on that VM in order, with those that the log does not show but that must have been made."""
     lines: tuple[int, ...]
     """Line of the log of each command; a supplied one has the line of the call that proves it."""
@@ -111,13 +111,15 @@ def import_log(
     replay = Replay(bytes_source(name, source, limit_bytes=limit_bytes), profile)
     gaps: list[Gap] = []
     replay.gaps = gaps
-    commands: dict[int, list[tuple[int, SetMemoryRegion]]] = {}
+    commands: dict[int, list[tuple[int, SetMemoryRegion | CreateGuestMemfd]]] = {}
     kinds: dict[int, Counter[str | None]] = {}
     machines = replay.lift.machines
     for row in replay.rows():
         own = commands.setdefault(row.vm, [])
         own.extend((row.line, command) for command in machines[row.vm].supplied)
-        own.append((row.line, _command(row)))
+        command = machines[row.vm].command
+        assert command is not None, "a row is of a call that was run"
+        own.append((row.line, command))
         kinds.setdefault(row.vm, Counter())["REFUSED" if row.errno is not None else row.kind] += 1
     vm = max(machines, key=lambda index: machines[index].operations, default=None)
     pairs = commands.get(vm, []) if vm is not None else []
@@ -145,15 +147,4 @@ def import_log(
         first_disagreement=summary.first_disagreements[0] if summary.first_disagreements else None,
         assumptions=summary.assumptions,
         stopped=summary.stopped,
-    )
-
-
-def _command(row: Row) -> SetMemoryRegion:
-    return SetMemoryRegion(
-        slot=row.slot,
-        as_id=row.as_id,
-        flags=row.flags,
-        guest_phys_addr=row.gpa,
-        memory_size=row.size,
-        userspace_addr=row.hva,
     )

@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.commands import SetMemoryRegion
+from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion
 from explorer.engine.state import new_vm
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
-from explorer.trace.unseen import explain
+from explorer.trace.unseen import explain, on_file
 
 if TYPE_CHECKING:
     from explorer.engine.config import VmConfig
@@ -64,7 +64,7 @@ class Row(NamedTuple):
 class Machine:
     """The model of one VM of the log, and what was counted on it."""
 
-    __slots__ = ("kvm", "live", "max_live", "operations", "supplied", "touched", "vm")
+    __slots__ = ("command", "kvm", "live", "max_live", "operations", "supplied", "touched", "vm")
 
     def __init__(self, vm: Vm, kvm: Kvm) -> None:
         """Start from a new VM."""
@@ -76,7 +76,9 @@ class Machine:
         self.max_live = 0
         self.touched: set[tuple[int, int]] = set()
         """Slots, as (address space, id), that an accepted call in the log named."""
-        self.supplied: list[SetMemoryRegion] = []
+        self.command: SetMemoryRegion | None = None
+        """The call of the last row as the engine got it."""
+        self.supplied: list[SetMemoryRegion | CreateGuestMemfd] = []
         """Commands that stand for calls the log does not show, made for the last row."""
 
 
@@ -95,7 +97,7 @@ class Lift:
 
     def run(self, call: RegionCall) -> Row:
         """Replay one call and return its row."""
-        line, _, vm, as_id, slot, flags, gpa, size, hva, recorded_ret, recorded_errno = call
+        line, _, vm, as_id, slot, flags, gpa, size, hva, recorded_ret, recorded_errno, guest_memfd, offset = call
         machine = self.machines.get(vm.index)
         if machine is None:
             machine = self.machines[vm.index] = Machine(vm, self._new)
@@ -104,17 +106,21 @@ class Lift:
         command = SetMemoryRegion(
             slot=slot, as_id=as_id, flags=flags, guest_phys_addr=gpa, memory_size=size, userspace_addr=hva
         )
+        note = None
+        if guest_memfd is not None:
+            command, note = on_file(machine, command, guest_memfd, offset)
+        machine.command = command
         before = machine.kvm
         step = apply(before, command, record=False)
         errno = None if step.errno is None else step.errno.name
         agrees: bool | None = None
-        note = None
         if recorded_ret is not None:
             agrees = errno == recorded_errno
             if not agrees:
-                step, note = explain(machine, command, step, recorded_errno, qemu=self._qemu)
+                step, found = explain(machine, command, step, recorded_errno, qemu=self._qemu)
                 errno = None if step.errno is None else step.errno.name
-                agrees = errno == recorded_errno or (None if note else False)
+                agrees = errno == recorded_errno or (None if found else False)
+                note = found or note
             if recorded_ret == 0:
                 machine.touched.add((as_id, slot))
         # A call that the kernel refused did nothing, whatever the engine says.

@@ -36,7 +36,7 @@ __all__ = ["is_event_line", "is_region_line", "read_qemu"]
 _EVENT = "kvm_set_user_memory"
 _LINE = re.compile(
     _EVENT + r" (?:AddrSpace#(\d{1,5}) )?Slot#(\d{1,10}) flags=0x([0-9a-f]{1,8}) gpa=0x([0-9a-f]{1,16})"
-    r" size=0x([0-9a-f]{1,16}) ua=0x([0-9a-f]{1,16})(?: guest_memfd=(-?\d{1,9}) guest_memfd_offset=0x[0-9a-f]+)?"
+    r" size=0x([0-9a-f]{1,16}) ua=0x([0-9a-f]{1,16})(?: guest_memfd=(-?\d{1,9}) guest_memfd_offset=0x([0-9a-f]{1,16}))?"
     r" ret=(-?\d{1,9})\s*$",
     re.ASCII,
 )
@@ -83,7 +83,7 @@ def read_qemu(lines: Iterable[str]) -> Iterator[Record]:
             if line and not line.isspace():
                 yield _other_line(number, line, vms)
             continue
-        space, slot, flags, gpa, size, ua, fd, ret = found.groups()
+        space, slot, flags, gpa, size, ua, fd, offset, ret = found.groups()
         yield _record(
             number,
             line,
@@ -91,7 +91,7 @@ def read_qemu(lines: Iterable[str]) -> Iterator[Record]:
             line[: found.start()],
             None if space is None else int(space),
             (int(slot), int(flags, 16), int(gpa, 16), int(size, 16), int(ua, 16)),
-            -1 if fd is None else int(fd),
+            (-1 if fd is None else int(fd), int(offset or "0", 16)),
             int(ret),
         )
 
@@ -103,7 +103,7 @@ def _record(
     prefix: str,
     space: int | None,
     numbers: tuple[int, int, int, int, int],
-    guest_memfd: int,
+    part: tuple[int, int],
     ret: int,
 ) -> Record:
     if prefix and prefix[-1] not in ": \t":
@@ -119,12 +119,10 @@ def _record(
     vm = _vm(vms, prefix)
     if vm is None:
         return Gap(number, f"more than {_MOST_VMS} VMs in one log", line)
-    if guest_memfd >= 0 and flags & KVM_MEM_GUEST_MEMFD:
-        if ret == 0:
-            vm.doubt = f"line {number} makes a slot on guest_memfd, which is not modelled yet"
-        return Gap(number, "a slot on guest_memfd: not modelled yet", line)
     as_id, slot_id = as_id_of(slot) if space is None else (space, slot)
-    return RegionCall(number, 1, vm, as_id, slot_id, flags, gpa, size, ua, 0 if ret == 0 else -1, errno)
+    call = RegionCall(number, 1, vm, as_id, slot_id, flags, gpa, size, ua, 0 if ret == 0 else -1, errno)
+    on_file = part[0] >= 0 and flags & KVM_MEM_GUEST_MEMFD
+    return call._replace(guest_memfd=part[0], guest_memfd_offset=part[1]) if on_file else call
 
 
 def _vm(vms: dict[str, Vm], prefix: str) -> Vm | None:
@@ -170,7 +168,7 @@ def _other_form(number: int, line: str, vms: dict[str, Vm], prefix: str, at: int
         pid,
         values.get("as"),
         (values["slot"], values["flags"], values["gpa"], values["size"], values["ua"]),
-        values.get("fd", -1),
+        (values.get("fd", -1), values.get("guest_memfd_offset", 0)),
         ret,
     )
 

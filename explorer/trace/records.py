@@ -4,7 +4,7 @@ Rule: no line is dropped. A line either goes into a `RegionCall` or a `Context`,
 took, or it becomes a `Gap` with a reason. Log text is data: nothing here interprets it, and what is shown of
 it in a message passes through `shorten`.
 
-Not modelled: KVM_SET_USER_MEMORY_REGION2 with guest_memfd, memory attributes. Read next: `source`.
+Not modelled: memory attributes; how long a guest_memfd is, which no log shows. Read next: `source`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Vm:
 
 
 class RegionCall(NamedTuple):
-    """One KVM_SET_USER_MEMORY_REGION that reached KVM."""
+    """One KVM_SET_USER_MEMORY_REGION, or REGION2, that reached KVM."""
 
     line: int
     """Line that shows the arguments, from 1."""
@@ -71,6 +71,10 @@ class RegionCall(NamedTuple):
     """0, -1, or None if the log does not show how the call ended."""
     errno: str | None
     """Name, such as ``EEXIST``, if `ret` is -1."""
+    guest_memfd: int | None = None
+    """Descriptor of the file a REGION2 puts the slot on; None if it puts it on none."""
+    guest_memfd_offset: int = 0
+    """Bytes."""
 
 
 class Context(NamedTuple):

@@ -10,7 +10,7 @@ What stands in front of a call depends on options and on where the log went: not
 Calls of several threads are taken in the order of their returns. On a terminal, strace writes messages of its
 own into the middle of a line; the rest of that line is on the next one.
 
-Not modelled: KVM_SET_USER_MEMORY_REGION2 with guest_memfd, and dirty-log calls, which no strace shows in full.
+Not modelled: dirty-log calls and KVM_CREATE_GUEST_MEMFD, which no strace shows in full.
 Read next: `lift`.
 """
 

@@ -62,6 +62,7 @@ _IOCTL = re.compile(
 )
 _FD = re.compile(r"(?:\w+=)?(0x[0-9a-f]+|-?\d+)(?:<.*?>)?(?=, |$)", re.ASCII)
 _FIELD = re.compile(r"(\w+)=([^,{}]*)", re.ASCII)
+_DESCRIPTOR = re.compile(r"(-?\d{1,10})(?:<.*)?$", re.ASCII)
 _COMMENT = re.compile(r"\s*/\*.*?\*/", re.ASCII)
 _NUMBER = re.compile(r"0x[0-9a-f]{1,20}|\d{1,20}", re.ASCII)
 _RESULT = re.compile(
@@ -116,6 +117,9 @@ class Region(NamedTuple):
     gpa: int
     size: int
     hva: int
+    guest_memfd: int | None = None
+    """Descriptor, if the call shows one."""
+    guest_memfd_offset: int = 0
 
 
 def split_call(text: str) -> Call | None:
@@ -195,7 +199,9 @@ def parse_region(argument: str) -> Region | str:
     slot, gpa, size, hva = (value or 0 for value in values)
     if slot > _U32 or flags > _U32:
         return "a number that does not fit its field"
-    return Region(slot, flags, gpa, size, hva)
+    fd = _DESCRIPTOR.match(fields.get("guest_memfd", ""))
+    offset = number_of(fields.get("guest_memfd_offset", ""))
+    return Region(slot, flags, gpa, size, hva, None if fd is None else int(fd[1]), offset or 0)
 
 
 @lru_cache(maxsize=1024)

@@ -245,8 +245,9 @@ class Threads:
         region = parse_region(ioctl.argument)
         if reason is None and isinstance(region, str):
             reason = region
-        elif reason is None and isinstance(region, Region) and ioctl.command.endswith("2"):
-            reason = "a slot on guest_memfd: not modelled yet" if region.flags & KVM_MEM_GUEST_MEMFD else None
+        on_file = isinstance(region, Region) and ioctl.command.endswith("2") and region.flags & KVM_MEM_GUEST_MEMFD
+        if reason is None and on_file and isinstance(region, Region) and region.guest_memfd is None:
+            reason = "a slot on guest_memfd whose descriptor is not shown"
         if reason is not None or vm is None or isinstance(region, str):
             if vm is not None and result.errno is None and vm.doubt is None:
                 vm.doubt = f"line {at[0]} changes its slots and was not used ({reason})"
@@ -254,9 +255,12 @@ class Threads:
             return
         as_id, slot = as_id_of(region.slot)
         ret = None if result.value is None else 0 if result.errno is None else -1
-        yield RegionCall(
+        call = RegionCall(
             at[0], len(at), vm, as_id, slot, region.flags, region.gpa, region.size, region.hva, ret, result.errno
         )
+        if on_file:
+            call = call._replace(guest_memfd=region.guest_memfd, guest_memfd_offset=region.guest_memfd_offset)
+        yield call
 
 
 def _is_followed(ioctl: Ioctl) -> bool:

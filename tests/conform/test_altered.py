@@ -40,6 +40,11 @@ ALTERED = [
     ("tracker", "attach_track_move", 7, ("data", "rmap", 2), True, "rmap", None),
     ("tracker", "attach_track_move", 7, ("data", "dirty_bitmap"), True, "dirty_bitmap", None),
     ("tracker", "delete_and_recreate", -1, ("slots",), [], "slots", None),
+    ("handwritten", "caps", 2, ("value",), 509, "value", None),
+    ("handwritten", "gmem_default_vm", 0, ("errno",), "EINVAL", "errno", None),
+    ("handwritten", "gmem_default_vm", 6, ("errno",), "EEXIST", "errno", "flags"),
+    ("handwritten", "gmem_sw_protected_vm", 0, ("errno",), None, "errno", None),
+    ("handwritten", "guest_sees_moves", 5, ("value",), 18, "value", None),
     ("handwritten", "move_onto_other", -1, ("generation", 0), 1, "generation", None),
 ]
 

@@ -140,3 +140,13 @@ def test_a_log_without_calls_has_no_commands():
 def test_what_is_no_log_or_too_large_is_refused_with_a_message(raw):
     with pytest.raises(TraceError, match=r"^pasted: "):
         import_log(raw, name="pasted", limit_bytes=1000)
+
+
+def test_a_slot_on_guest_memfd_comes_with_a_file_for_it():
+    line = event(2, 0x4000000, flags=4, space=0).replace("guest_memfd=-1", "guest_memfd=12")
+
+    log = imported(line)
+
+    made, call = log.commands
+    assert (made.fd, call.guest_memfd, call.flags) == (12, 12, 4)
+    assert [apply(new_vm(log.profile, log.config), made).errno, log.created, log.refused] == [None, 1, 0]

@@ -124,13 +124,26 @@ def test_a_change_of_readonly_hides_a_deletion_that_qemu_does_not_log():
     assert [row.generation for row in log.rows] == [1, 4, 5]
 
 
-def test_a_slot_on_guest_memfd_is_a_gap_and_leaves_a_doubt():
+def test_a_slot_on_guest_memfd_is_replayed():
     on_memfd = event(2, 0x4000000, flags=4, space=0).replace("guest_memfd=-1", "guest_memfd=12")
 
     log = replay(event(space=0), on_memfd, event(2, 0x4000000, 0, space=0))
 
-    assert log.reasons == ["a slot on guest_memfd: not modelled yet"]
-    assert log.agrees == [True, True]
+    assert log.reasons == []
+    assert log.kinds == ["CREATE", "CREATE", "DELETE"]
+    assert log.agrees == [True, True, True]
+    assert log.notes[1] == "the log does not show how the guest_memfd behind descriptor 12 was made"
+
+
+def test_the_offset_into_a_guest_memfd_counts():
+    def on_memfd(slot, gpa, offset, ret):
+        line = event(slot, gpa, flags=4, space=0, ret=ret).replace("guest_memfd=-1", "guest_memfd=12")
+        return line.replace("guest_memfd_offset=0x0", f"guest_memfd_offset={offset:#x}")
+
+    log = replay(on_memfd(1, 0, 0, 0), on_memfd(2, 0x4000000, 0x100000, 0), on_memfd(3, 0x8000000, 0x80000, -22))
+
+    assert log.agrees == [True, True, True]
+    assert log.rows[2].guard == "gmem_overlap"
 
 
 WHOLE = event(3, 0x100000, ret=-17)

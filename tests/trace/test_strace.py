@@ -162,12 +162,66 @@ def test_region2_without_guest_memfd_is_the_plain_call():
     assert log.kinds == ["CREATE"]
 
 
-def test_region2_with_guest_memfd_is_a_gap():
-    text = struct(flags="KVM_MEM_GUEST_MEMFD").replace("}", ", guest_memfd_offset=0, guest_memfd=6}")
+def on_file(slot=0, gpa=0, *, fd="6", offset=0, errno=None):
+    text = struct(slot, gpa, flags="KVM_MEM_GUEST_MEMFD")[:-1] + f", guest_memfd_offset={offset:#x}, guest_memfd={fd}}}"
+    return f"ioctl(5, KVM_SET_USER_MEMORY_REGION2, {text}) = {'0' if errno is None else f'-1 {errno} (Some text)'}"
+
+
+NOT_SHOWN = "the log does not show how the guest_memfd behind descriptor 6 was made"
+
+
+@pytest.mark.parametrize("fd", ["6", "6<anon_inode:[guest_memfd]>"])
+def test_region2_with_guest_memfd_is_replayed_and_says_what_the_log_does_not_show(fd):
+    log = replay(create_vm(), on_file(fd=fd), on_file(1, 0x1000000, fd=fd, offset=0x100000), region(0, 0, 0))
+
+    assert log.kinds == ["CREATE", "CREATE", "DELETE"]
+    assert log.agrees == [True, True, True]
+    assert log.notes == [NOT_SHOWN, None, None]
+    assert log.summary.final_layout == (((0, 1, 0x1000000, 0x100000, H, 4),),)
+
+
+def test_two_slots_never_share_a_page_of_a_file():
+    log = replay(create_vm(), on_file(), on_file(1, 0x1000000, offset=0x80000, errno="EINVAL"))
+
+    assert log.agrees == [True, True]
+    assert log.rows[1].guard == "gmem_overlap"
+
+
+def test_a_slot_that_exists_is_not_put_on_a_file_elsewhere():
+    """Calls 10 and 11 of own-gmem-613, as a strace that shows the arguments would tell them."""
+    log = replay(create_vm(), on_file(), on_file(0, 0x1000000, errno="EINVAL"), region(0, 0x1000000, errno="EINVAL"))
+
+    assert log.agrees == [True, True, True]
+    assert [row.guard for row in log.rows] == [None, "gmem_immutable", "same_guest_memfd"]
+
+
+def test_a_file_may_be_too_short_and_the_log_would_not_tell():
+    log = replay(create_vm(), on_file(errno="EINVAL"), region())
+
+    assert log.agrees == [None, True]
+    assert log.notes == ["what the log does not show of descriptor 6 may explain EINVAL", None]
+
+
+def test_a_descriptor_may_stand_for_another_file_by_now():
+    log = replay(create_vm(), on_file(), on_file(1, 0x1000000))
+
+    assert log.agrees == [True, True]
+    assert log.notes == [NOT_SHOWN, "descriptor 6 is another guest_memfd by now"]
+
+
+def test_a_kernel_without_guest_memfd_cannot_have_said_yes():
+    log = replay(create_vm(), on_file(), profile="v6_1")
+
+    assert log.agrees == [False]
+    assert log.rows[0].guard == "region2_exists"
+
+
+def test_region2_with_guest_memfd_but_no_descriptor_is_a_gap_and_leaves_a_doubt():
+    text = struct(flags="KVM_MEM_GUEST_MEMFD")
 
     log = replay(create_vm(), f"ioctl(5, KVM_SET_USER_MEMORY_REGION2, {text}) = 0")
 
-    assert log.reasons == ["a slot on guest_memfd: not modelled yet"]
+    assert log.reasons == ["a slot on guest_memfd whose descriptor is not shown"]
 
 
 @pytest.mark.parametrize(
