@@ -19,6 +19,8 @@ from explorer.engine.commands import (
     Begin,
     Command,
     DetachTracker,
+    GetDirtyLog,
+    GuestRead,
     GuestWrite,
     SetMemoryRegion,
     ShadowTables,
@@ -27,8 +29,9 @@ from explorer.engine.commands import (
     parse_command,
 )
 from explorer.engine.config import VmConfig
-from explorer.engine.events import Event, GuestWriteServed
+from explorer.engine.events import DirtyLogRead, Event, GuestReadServed, GuestWriteServed
 from explorer.engine.lookup import gfn_to_hva
+from explorer.engine.spte import mapped_4k
 from explorer.engine.state import Kvm, Kvmgt, KvmMemorySlot, LpageInfo, LpageLevel, WriteTrack, new_vm
 from explorer.engine.types import PAGE_SHIFT, PG_LEVEL_1G, PG_LEVEL_2M, Errno, Gfn, Hva, Level, gfn_to_index
 
@@ -199,6 +202,22 @@ class Story:
         self.do(GuestWrite(gpa=gfn << PAGE_SHIFT, as_id=as_id))
         (served,) = self.events(GuestWriteServed)
         return served.outcome
+
+    def guest_reads(self, gfn: int, *, as_id: int = 0) -> str:
+        """Let the guest load from a page and return what became of it."""
+        self.do(GuestRead(gpa=gfn << PAGE_SHIFT, as_id=as_id))
+        (served,) = self.events(GuestReadServed)
+        return served.outcome
+
+    def dirty(self, slot_id: int) -> list[int]:
+        """Read the dirty log of a slot and return the pages it reports."""
+        self.do(GetDirtyLog(slot=slot_id))
+        (read,) = self.events(DirtyLogRead)
+        return [page for run in read.runs for page in range(*run)]
+
+    def mapped(self, slot_id: int) -> int:
+        """Return how many small mappings the rmaps of a slot lead to."""
+        return mapped_4k(self.kvm, self[slot_id])
 
     def counts(self, slot_id: int, as_id: int = 0) -> dict[int, int]:
         """Return the write-track counts above zero of a slot, by gfn."""

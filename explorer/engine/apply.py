@@ -4,20 +4,21 @@ Rule 1: `apply` never changes its argument; an old snapshot stays valid for ever
 Rule 2: a call that the kernel refuses is a result with an errno, not an exception.
 
 Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
-Not modelled: capabilities but three, vCPU ioctls but those that make slots, reset and destruction of a VM.
-Read next: `invariants`.
+Not modelled: capabilities but three, vCPU ioctls but those that make slots or set the mode, reset and destruction
+of a VM. Read next: `invariants`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from explorer.engine import dirty_log, memslots, mmu, trackers, vcpu
+from explorer.engine import dirty_log, hostmem, memslots, mmu, trackers, vcpu
 from explorer.engine.capabilities import supported_quirks
 from explorer.engine.commands import (
     Advance,
     AttachTracker,
     Begin,
+    BuildPageTables,
     ClearDirtyLog,
     Command,
     CreateGuestMemfd,
@@ -26,20 +27,23 @@ from explorer.engine.commands import (
     DetachTracker,
     EnableCap,
     GetDirtyLog,
+    GuestRead,
     GuestWrite,
+    HostTouch,
     ReadTrackerLog,
     SetIdentityMapAddr,
     SetMemoryRegion,
     SetTssAddr,
+    SetVcpuMode,
     ShadowTables,
     TrackGfn,
     UntrackGfn,
 )
 from explorer.engine.draft import KvmDraft
-from explorer.engine.guest import guest_write
+from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
-from explorer.engine.state import Kvm, LogTracker
+from explorer.engine.state import Kvm, LogTracker, VcpuState
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
 from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
@@ -173,6 +177,12 @@ def _need_arch_lock(kvm: Kvm, command: Command) -> None:
         )
 
 
+def _need_lock_for_paging(kvm: Kvm, command: Command) -> None:
+    """Refuse an access that would make the first shadow root while slots' arrays are locked: it gives slots arrays."""
+    if kvm.vcpu.mode == "long" and not kvm.config.tdp and not kvm.shadow_root_allocated:
+        _need_arch_lock(kvm, command)
+
+
 def _advance(draft: KvmDraft) -> Step:
     update = draft.update
     if update is None:
@@ -201,6 +211,10 @@ def _run(
     | ReadTrackerLog
     | ShadowTables
     | GuestWrite
+    | GuestRead
+    | SetVcpuMode
+    | HostTouch
+    | BuildPageTables
     | SetTssAddr
     | SetIdentityMapAddr
     | CreateIrqchip
@@ -244,7 +258,20 @@ def _run(
         case GuestWrite():
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
-            guest_write(draft, command.gpa, command.nbytes, AsId(command.as_id))
+            _need_lock_for_paging(kvm, command)
+            return guest_write(draft, command.gpa, command.nbytes, AsId(command.as_id), command.value)
+        case GuestRead():
+            if command.as_id >= len(kvm.memslots):
+                return Errno.EINVAL
+            _need_lock_for_paging(kvm, command)
+            return guest_read(draft, command.gpa, command.nbytes, AsId(command.as_id))
+        case SetVcpuMode():
+            draft.vcpu = VcpuState(command.mode, command.cr3, command.code)
+            return None
+        case HostTouch():
+            return hostmem.host_touch(draft, command.hva, command.size, command.value)
+        case BuildPageTables():
+            hostmem.build_page_tables(draft, command.gpa, command.hva)
             return None
         case SetTssAddr() | SetIdentityMapAddr() | CreateIrqchip() | CreateVcpu():
             _need_lock(kvm, command)

@@ -5,7 +5,7 @@ where the kernel would. The same grammar is used by scenarios, links, tests and 
 
     set_region slot=1 gpa=0x100000 size=0x200000 hva=0x7f0000000000 flags=log
 
-Not modelled: memory attributes, what a vCPU executes. Read next: `events`.
+Not modelled: memory attributes, instructions but one load or store. Read next: `events`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "Advance",
     "AttachTracker",
     "Begin",
+    "BuildPageTables",
     "ClearDirtyLog",
     "Command",
     "CommandError",
@@ -36,12 +37,15 @@ __all__ = [
     "DetachTracker",
     "EnableCap",
     "GetDirtyLog",
+    "GuestRead",
     "GuestWrite",
+    "HostTouch",
     "ReadTrackerLog",
     "SetIdentityMapAddr",
     "SetMemoryRegion",
     "SetMemoryRegion2",
     "SetTssAddr",
+    "SetVcpuMode",
     "ShadowTables",
     "TrackGfn",
     "UntrackGfn",
@@ -180,6 +184,51 @@ class GuestWrite:
     gpa: int
     nbytes: int = 8
     as_id: int = 0
+    value: int = 0
+    """What it stores, as a little-endian number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestRead:
+    """The guest loads bytes from a guest physical address."""
+
+    gpa: int
+    nbytes: int = 8
+    as_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetVcpuMode:
+    """KVM_SET_SREGS and KVM_SET_REGS, as far as memory accesses hang on them."""
+
+    mode: Literal["real", "prot", "long"] = "prot"
+    """Only ``long`` has paging."""
+    cr3: int = 0
+    """Guest physical address of the top-level page table, for ``long``."""
+    code: int | None = None
+    """Guest physical address of the instructions; without it their fetch is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTouch:
+    """The VMM stores one byte at the start of each page of its own memory, so that the host has the pages."""
+
+    hva: int
+    size: int = 4096
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPageTables:
+    """The VMM writes four pages of guest page tables, one a level, that map the first GiB to itself.
+
+    The last level maps the first 2 MiB by small pages; the level above has 2 MiB pages for the rest.
+    """
+
+    gpa: int
+    """Where the guest finds the top level; the others follow."""
+    hva: int
+    """Where the VMM writes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +283,10 @@ Command = (
     | ReadTrackerLog
     | ShadowTables
     | GuestWrite
+    | GuestRead
+    | SetVcpuMode
+    | HostTouch
+    | BuildPageTables
     | SetTssAddr
     | SetIdentityMapAddr
     | CreateIrqchip
@@ -259,7 +312,10 @@ _KEYS = {
     "guest_memfd": "gmem",
     "guest_memfd_offset": "gmem_off",
 }
-_HEX = {"guest_phys_addr", "memory_size", "userspace_addr", "gfn", "gpa", "addr", "guest_memfd_offset"}
+_HEX = {
+    *("guest_phys_addr", "memory_size", "userspace_addr", "guest_memfd_offset"),
+    *("gfn", "gpa", "addr", "cr3", "code", "hva", "size"),
+}
 _VERBS: dict[str, type[Command]] = {
     "set_region": SetMemoryRegion,
     "set_region2": SetMemoryRegion2,
@@ -274,6 +330,10 @@ _VERBS: dict[str, type[Command]] = {
     "tracker_log": ReadTrackerLog,
     "shadow_tables": ShadowTables,
     "guest_write": GuestWrite,
+    "guest_read": GuestRead,
+    "vcpu_mode": SetVcpuMode,
+    "host_touch": HostTouch,
+    "build_pt": BuildPageTables,
     "set_tss_addr": SetTssAddr,
     "set_identity_map_addr": SetIdentityMapAddr,
     "create_irqchip": CreateIrqchip,
@@ -348,6 +408,10 @@ def _value(key: str, text: str) -> object:
     if key == "kind":
         if text not in {"log", "kvmgt"}:
             raise CommandError(f"kind={text} is no tracker; there are log and kvmgt")
+        return text
+    if key == "mode":
+        if text not in {"real", "prot", "long"}:
+            raise CommandError(f"mode={text} is no mode of a vCPU; there are real, prot and long")
         return text
     if key == "cap" and text in _CAP_WORDS:
         return _CAP_WORDS[text]

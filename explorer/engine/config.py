@@ -1,8 +1,8 @@
 """The machine and the build a VM runs on: what a kernel profile leaves open.
 
 Rule: a value that the guest or the VMM can change at run time is state, not configuration.
-Not modelled: PML, processor features beyond these, TDX and SEV machine types (no VM of theirs is made), dirty rings.
-Read next: `state`.
+Not modelled: EPT without accessed and dirty bits, processor features beyond these, TDX and SEV machine types (no VM
+of theirs is made), dirty rings. Read next: `state`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ class VmConfig:
     """Whether KVM was built with CONFIG_KVM_SW_PROTECTED_VM, for VMs with private memory on any processor."""
     flexpriority: bool = True
     """Intel: whether the APIC page is virtualised through a slot."""
+    pml: bool = True
+    """Intel with EPT: whether the processor logs which pages the guest writes (page modification logging)."""
+    host_huge_pages: bool = True
+    """Whether the host backs the VMM's memory with 2 MiB pages (transparent huge pages)."""
+    vmm_memory_start: int = 0
+    """Lowest host address that the VMM has mapped; a slot below it has nothing behind it."""
     host_phys_bits: int = 46
     """Physical address bits of the host, from CPUID 0x80000008."""
     host_memory: int | None = None
@@ -66,6 +72,11 @@ class VmConfig:
     def tdp_mmu_enabled(self) -> bool:
         """Return whether the TDP MMU runs: the parameter counts only with TDP on."""
         return self.tdp and self.tdp_mmu
+
+    @property
+    def pml_enabled(self) -> bool:
+        """Return whether dirty pages are found by PML: only Intel has it, and only for EPT."""
+        return self.processor == "intel" and self.tdp and self.pml
 
     @property
     def unrestricted_guest_enabled(self) -> bool:

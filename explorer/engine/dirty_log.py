@@ -1,8 +1,11 @@
 """Dirty logging: which pages of a slot were written since somebody asked.
 
+A page is marked when KVM lets the guest write to it, and that must be noticed again after each report: entries
+lose write access, or with PML their D bit.
+
 Models virt/kvm/kvm_main.c: kvm_get_dirty_log_protect(), kvm_clear_dirty_log_protect(),
-mark_page_dirty_in_slot(); the accounting of arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags().
-Not modelled: the dirty ring, PML, write-protecting SPTEs again after a read. Read next: `apply`.
+mark_page_dirty_in_slot(); arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags().
+Not modelled: the dirty ring, the PML buffer (a page is marked at once). Read next: `apply`.
 """
 
 from __future__ import annotations
@@ -10,14 +13,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.engine.events import DirtyLogCleared, DirtyLogRead, PageMarkedDirty
+from explorer.engine.hostmem import host_page_is_there, hva_of_gpa, kvm_mmu_max_mapping_level
 from explorer.engine.lookup import id_to_memslot
 from explorer.engine.runset import RunSet
-from explorer.engine.state import DirtyBitmap
-from explorer.engine.types import ArrayId, Errno
+from explorer.engine.spte import direct_owners, drop_frame, install_spte, rearm_dirty_pages, split_huge_sptes, sptes_in
+from explorer.engine.state import DirtyBitmap, Spte
+from explorer.engine.types import PG_LEVEL_2M, PG_LEVEL_4K, ArrayId, Errno, Gfn, gfn_to_gpa, pages_per_hpage
 from explorer.engine.uapi import (
     KVM_DIRTY_LOG_INITIALLY_SET,
     KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
     KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_MEM_READONLY,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ __all__ = [
     "enable_manual_protect",
     "kvm_clear_dirty_log_protect",
     "kvm_get_dirty_log_protect",
+    "kvm_mmu_slot_apply_flags",
     "mark_page_dirty_in_slot",
 ]
 
@@ -68,8 +75,9 @@ def kvm_get_dirty_log_protect(kvm: KvmDraft, slot_id: int, as_id: int) -> Errno 
     kvm.enter("kvm_get_dirty_log_protect")
     if as_id >= len(kvm.memslots) or slot_id >= kvm.profile.user_mem_slots:
         return Errno.EINVAL
-    found = _bitmap(kvm, id_to_memslot(kvm.active(as_id), slot_id))
-    if found is None:
+    slot = id_to_memslot(kvm.active(as_id), slot_id)
+    found = _bitmap(kvm, slot)
+    if found is None or slot is None:
         return Errno.ENOENT
     array_id, bitmap = found
     if kvm.events is not None:
@@ -78,6 +86,7 @@ def kvm_get_dirty_log_protect(kvm: KvmDraft, slot_id: int, as_id: int) -> Errno 
         )
     if not kvm.manual_dirty_log_protect:
         kvm.heap = kvm.heap.set(array_id, DirtyBitmap(bitmap.npages, RunSet()))
+        _rearm(kvm, slot, bitmap.dirty, 0, bitmap.npages)
     return None
 
 
@@ -95,8 +104,9 @@ def kvm_clear_dirty_log_protect(
         return Errno.EINVAL
     if first_page % _WORD:
         return Errno.EINVAL
-    found = _bitmap(kvm, id_to_memslot(kvm.active(as_id), slot_id))
-    if found is None:
+    slot = id_to_memslot(kvm.active(as_id), slot_id)
+    found = _bitmap(kvm, slot)
+    if found is None or slot is None:
         return Errno.ENOENT
     array_id, bitmap = found
     reaches_end = first_page + num_pages == bitmap.npages
@@ -105,7 +115,86 @@ def kvm_clear_dirty_log_protect(
     dirty = bitmap.dirty.remove_span(first_page, first_page + num_pages)
     kvm.emit(DirtyLogCleared, slot=slot_id, as_id=as_id, count=len(bitmap.dirty) - len(dirty))
     kvm.heap = kvm.heap.set(array_id, DirtyBitmap(bitmap.npages, dirty))
+    _rearm(kvm, slot, bitmap.dirty, first_page, first_page + num_pages)
     return None
+
+
+def _rearm(kvm: KvmDraft, slot: KvmMemorySlot, dirty: RunSet, first: int, end: int) -> None:
+    """Let the next write to each page that was dirty in ``[first, end)`` be noticed.
+
+    If the log began with every page set, huge mappings were spared then and are dealt with here.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_arch_mmu_enable_log_dirty_pt_masked() [all profiles]
+    """
+    if not kvm.sptes.entries:
+        return
+    for run_start, run_end in dirty.runs():
+        start, stop = slot.base_gfn + max(run_start, first), slot.base_gfn + min(run_end, end)
+        if start >= stop:
+            continue
+        if kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET and _splits(kvm):
+            split_huge_sptes(kvm, slot, start, stop)
+        rearm_dirty_pages(kvm, slot, start, stop)
+
+
+def _splits(kvm: KvmDraft) -> bool:
+    return kvm.config.tdp_mmu_enabled and kvm.profile.splits_huge_pages_early
+
+
+def kvm_mmu_slot_apply_flags(kvm: KvmDraft, old: KvmMemorySlot, new: KvmMemorySlot) -> None:
+    """Adapt mappings to a log that was switched on or off.
+
+    On: every page must be seen when it is written next, unless all are reported dirty from the start. Off:
+    huge pages may come back.
+
+    References
+    ----------
+    arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing]
+    """
+    toggled = (old.flags ^ new.flags) & KVM_MEM_LOG_DIRTY_PAGES
+    if not toggled or new.flags & KVM_MEM_READONLY or not kvm.sptes.entries:
+        return
+    if not new.flags & KVM_MEM_LOG_DIRTY_PAGES:
+        _drop_small_mappings(kvm, new)
+        return
+    if kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET:
+        return
+    if _splits(kvm):
+        split_huge_sptes(kvm, new, new.base_gfn, new.end_gfn)
+    rearm_dirty_pages(kvm, new, new.base_gfn, new.end_gfn)
+
+
+def _drop_small_mappings(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
+    """Zap small mappings of direct tables where a huge one may be, or make it of them.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_spte() [v5_10 to v6_12: by the host's page alone in v5_10],
+    kvm_mmu_recover_huge_pages(); arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_recover_huge_pages() [v7_3]
+    """
+    after, pages = kvm.profile.small_mappings_after_logging, pages_per_hpage(PG_LEVEL_2M)
+    frames = {
+        (key[0], frame): spte
+        for key, spte in reversed(sptes_in(kvm, slot.as_id, slot.base_gfn, slot.end_gfn))
+        if key[0] in direct_owners(slot.as_id) and spte.level == PG_LEVEL_4K
+        for frame in range(key[1] & -pages, key[1] + spte.span, pages)
+    }
+    for (owner, frame), first in frames.items():
+        gfn = Gfn(max(frame, slot.base_gfn))
+        if after == "zapped if the host has huge pages":
+            hva = hva_of_gpa(kvm, slot.as_id, gfn_to_gpa(gfn), write=True)
+            fits = kvm.config.host_huge_pages and hva is not None and host_page_is_there(kvm, hva)
+        else:
+            fits = kvm_mmu_max_mapping_level(kvm, slot, gfn) > PG_LEVEL_4K
+        if not fits:
+            continue
+        if after == "promoted" and kvm.config.tdp_mmu_enabled:
+            huge = Spte(Gfn(frame), pages, PG_LEVEL_2M, first.writable, first.mmu_writable, first.dirty)
+            install_spte(kvm, slot.as_id, owner, huge)
+        else:
+            drop_frame(kvm, slot.as_id, owner, gfn, min(frame + pages, slot.end_gfn))
 
 
 def enable_manual_protect(kvm: KvmDraft, arg: int) -> Errno | None:

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
     from explorer.engine.sortedmap import SortedMap
-    from explorer.engine.state import GuestMemfd, KvmMemorySlot, ShadowPage, Tracker, VcpuSetup
+    from explorer.engine.state import (
+        GuestMemfd,
+        HostMemory,
+        KvmMemorySlot,
+        ShadowPage,
+        Sptes,
+        Tracker,
+        VcpuSetup,
+        VcpuState,
+    )
     from explorer.engine.types import AsId, Gfn
 
 __all__ = ["KIND_NAMES", "KvmDraft"]
@@ -83,6 +92,9 @@ class KvmDraft:
         next_mmu_page: int
         indirect_shadow_pages: int
         guest_memfds: SortedMap[int, GuestMemfd]
+        sptes: Sptes
+        vcpu: VcpuState
+        host: HostMemory
 
     memslots: list[AddressSpace]
     update: RegionUpdate | None
@@ -113,6 +125,9 @@ class KvmDraft:
             self.next_mmu_page,
             self.indirect_shadow_pages,
             self.guest_memfds,
+            self.sptes,
+            self.vcpu,
+            self.host,
             pending,
         ) = kvm
         self.memslots = list(memslots)
@@ -144,6 +159,9 @@ class KvmDraft:
             self.next_mmu_page,
             self.indirect_shadow_pages,
             self.guest_memfds,
+            self.sptes,
+            self.vcpu,
+            self.host,
             None if self.update is None else self.update.freeze(),
         )
 

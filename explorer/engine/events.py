@@ -35,11 +35,14 @@ __all__ = [
     "GuestMemfdCreated",
     "GuestMemfdUnbound",
     "GuestMemoryReclaimed",
+    "GuestReadServed",
     "GuestWriteServed",
     "InvalidCopyMade",
     "KernelWarned",
+    "MappingsProtected",
     "MappingsZapped",
     "MemslotsPublished",
+    "PageMapped",
     "PageMarkedDirty",
     "PagesAccounted",
     "ReadersDrained",
@@ -305,7 +308,43 @@ class GuestWriteServed:
     gpa: int
     as_id: int
     outcome: str
-    """``ram``, ``emulated``, ``mmio``, ``read-only`` or ``retry``."""
+    """``ram``, ``emulated``, ``mmio``, ``read-only``, ``retry``, or one of `explorer.engine.guest.OUTCOMES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestReadServed:
+    """A guest read was answered."""
+
+    gpa: int
+    as_id: int
+    outcome: str
+    """As for a write; ``read-only`` cannot be."""
+    value: int
+    """What the guest got from memory; 0 where userspace answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageMapped:
+    """A fault made an entry that maps a page or a huge frame."""
+
+    gfn: int
+    """First gfn the entry maps."""
+    level: int
+    as_id: int
+    writable: bool
+    prefetched: bool
+    """Whether it was made along with a neighbour, before anybody asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingsProtected:
+    """Entries lost write access or their D bit, so that the next write is noticed."""
+
+    gfn: int
+    npages: int
+    as_id: int
+    why: str
+    """``write tracking`` or ``dirty log``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,6 +453,9 @@ Event = (
     | TrackerNotified
     | TrackerForgot
     | GuestWriteServed
+    | GuestReadServed
+    | PageMapped
+    | MappingsProtected
     | PageMarkedDirty
     | DirtyLogRead
     | DirtyLogCleared

@@ -9,7 +9,7 @@ and shadow pages (what is stored, never what a slot spans); the two sets of an a
 trees at rest, so comparing them is immediate.
 
 Not modelled: properties of a step rather than of a state (4, 21, 22: swaps per call, a refusal restores
-all, a MOVE with an external tracker fails), which the tests compare; 13 and 14, which are about SPTEs.
+all, a MOVE with an external tracker fails), which the tests compare; 14, which is 13 across address spaces.
 Read next: `explorer.history`.
 """
 
@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.draft import KIND_NAMES
-from explorer.engine.lookup import gfn_to_memslot, hva_key
+from explorer.engine.lookup import gfn_to_memslot, hva_key, slots_in_gfn_range
 from explorer.engine.metadata import initial_lpage_level
+from explorer.engine.spte import as_id_of_owner, sptes_of_gfn
 from explorer.engine.state import DirtyBitmap, Kvmgt, LpageInfo, RmapArrays, WriteTrack
 from explorer.engine.types import LEVELS, PG_LEVEL_4K, Gfn, gfn_to_index, hpages
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES
@@ -392,6 +393,26 @@ def _homeless_shadow_pages(kvm: Kvm) -> Found:
             )
 
 
+def _homeless_sptes(kvm: Kvm) -> Found:
+    """Every entry maps pages of a slot; a shadow page lies in one; and neither in one that was flushed."""
+    yield from _homeless_shadow_pages(kvm)
+    for key, spte in kvm.sptes.entries.items():
+        as_id = as_id_of_owner(kvm, key[0])
+        if as_id is None:
+            yield None, None, spte.gfn, "a shadow page that owns it", "none"
+        elif next(slots_in_gfn_range(kvm.active(as_id), spte.gfn, spte.gfn + spte.span), None) is None:
+            yield as_id, None, spte.gfn, "no entry", f"one of level {spte.level}"
+
+
+def _writable_though_tracked(kvm: Kvm) -> Found:
+    """No entry that maps a tracked gfn, in the address space of the count, lets the guest write."""
+    for slot in _published(kvm):
+        for gfn in _counts(kvm, slot):
+            for _, spte in sptes_of_gfn(kvm, slot.as_id, gfn):
+                if spte.writable or spte.mmu_writable:
+                    yield slot.as_id, slot.id, gfn, "read-only", "writable" if spte.writable else "MMU-writable"
+
+
 def _shadow_page_count(kvm: Kvm) -> Found:
     """indirect_shadow_pages is the number of valid indirect shadow pages, and the hash finds each."""
     valid = sum(1 for page in kvm.active_mmu_pages.values() if page.mmu_valid_gen == kvm.mmu_valid_gen)
@@ -454,10 +475,11 @@ INVARIANTS: tuple[Invariant, ...] = (
         holds=_nowhere,
         otherwise=_ONE_SIDED,
     ),
+    Invariant(13, "no mapping lets the guest write to a tracked gfn", _writable_though_tracked, unless=_WARNED),
     Invariant(
         15, "no huge mapping covers a tracked gfn", _huge_mappings, holds=_fits, otherwise=_STALE, unless=_WARNED
     ),
-    Invariant(16, "no SPTE maps through an INVALID or dead slot", _homeless_shadow_pages),
+    Invariant(16, "no SPTE maps through an INVALID or dead slot", _homeless_sptes),
     Invariant(17, "memslot pages add up", _page_total, at_rest=True),
     Invariant(18, "a slot has a dirty bitmap if and only if it is logged", _bitmaps),
     Invariant(19, "logged slots add up", _logging_total, at_rest=True),

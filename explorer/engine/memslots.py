@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion2
-from explorer.engine.dirty_log import account_dirty_logging
+from explorer.engine.dirty_log import account_dirty_logging, kvm_mmu_slot_apply_flags
 from explorer.engine.events import (
     ArraysInherited,
     CallRefused,
@@ -544,6 +544,8 @@ def _commit(kvm: KvmDraft, update: RegionUpdate) -> None:
         kvm_page_track_delete_slot(kvm, old)
     if old is None:
         return
+    if change is KvmMrChange.FLAGS_ONLY and new is not None:
+        kvm_mmu_slot_apply_flags(kvm, old, new)
     if change is KvmMrChange.MOVE and not kvm.profile.move_keeps_arch_metadata:
         # Only now can no reader hold the old arrays; whatever counts they still have go with them.
         kvm_arch_free_memslot(kvm, old)

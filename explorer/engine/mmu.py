@@ -4,8 +4,8 @@ A shadow page that shadows a guest page table is *accounted*: at upper levels it
 at level 1 it only forbids huge pages. Zapping takes exactly that back, from whatever slot the lookup
 finds at that moment; that is why KVM zaps before it switches to new arrays.
 
-Models arch/x86/kvm/mmu/mmu.c. Not modelled: SPTEs, direct shadow pages, TDP MMU roots, unsync pages,
-rmaps, roots kept alive by a vCPU, the yield inside a long zap. Read next: `memslots`.
+Models arch/x86/kvm/mmu/mmu.c. Not modelled: direct shadow pages and TDP MMU roots (only the entries in them),
+the mark of pages out of sync, roots kept alive by a vCPU, the yield inside a long zap. Read next: `memslots`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from explorer.engine.page_track import (
     write_track_add,
     write_track_remove,
 )
-from explorer.engine.state import ShadowPage
+from explorer.engine.spte import INDIRECT, drop_page_sptes, kvm_mmu_slot_gfn_write_protect, zap_sptes
+from explorer.engine.state import ShadowPage, Sptes
 from explorer.engine.trackers import notify_flush_slot
 from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
@@ -96,6 +97,7 @@ def _account_shadowed(kvm: KvmDraft, page: ShadowPage, slot: KvmMemorySlot) -> N
         write_track_add(kvm, slot, page.gfn, SHADOW_PAGING)
     else:
         update_gfn_disallow_lpage_count(kvm, slot, page.gfn, 1)
+        kvm_mmu_slot_gfn_write_protect(kvm, slot, page.gfn)
 
 
 def _unaccount_shadowed(kvm: KvmDraft, page: ShadowPage) -> None:
@@ -129,6 +131,7 @@ def _kvm_mmu_prepare_zap_page(kvm: KvmDraft, key: int, page: ShadowPage) -> None
     kvm.enter("__kvm_mmu_prepare_zap_page")
     kvm.active_mmu_pages = kvm.active_mmu_pages.discard(key)
     kvm.mmu_page_hash = kvm.mmu_page_hash.discard((page.gfn, page.level, page.as_id))
+    drop_page_sptes(kvm, page.as_id, INDIRECT + key)
     _unaccount_shadowed(kvm, page)
     kvm.emit(ShadowPageZapped, gfn=page.gfn, level=page.level, as_id=page.as_id)
 
@@ -143,6 +146,7 @@ def kvm_mmu_zap_all_fast(kvm: KvmDraft) -> None:
     kvm.enter("kvm_mmu_zap_all_fast")
     kvm.mmu_valid_gen ^= 1
     zapped = 0
+    kvm.sptes = _only_indirect(kvm.sptes)
     # Oldest first, and stop at the first page of the new generation: such a page was made while the
     # lock was given up, uses the sets as they are now, and stays.
     for key, page in tuple(kvm.active_mmu_pages.items()):
@@ -151,6 +155,18 @@ def kvm_mmu_zap_all_fast(kvm: KvmDraft) -> None:
         _kvm_mmu_prepare_zap_page(kvm, key, page)
         zapped += 1
     kvm.emit(MappingsZapped, scope="all", shadow_pages=zapped)
+
+
+def _only_indirect(sptes: Sptes) -> Sptes:
+    """Drop every direct table at once; entries of a shadow page go with the page."""
+    if not sptes.rmap:
+        return Sptes()
+    entries = sptes.entries
+    for key in entries:
+        if key[0] >= INDIRECT:
+            break
+        entries = entries.discard(key)
+    return sptes._replace(entries=entries)
 
 
 def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
@@ -162,6 +178,7 @@ def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
     the quirk off]
     """
     kvm.enter("kvm_mmu_zap_memslot")
+    zap_sptes(kvm, slot.as_id, slot.base_gfn, slot.end_gfn)
     zapped = 0
     if kvm.profile.quirk_off_zaps_shadow_pages:
         # By gfn, whatever address space a page was made for: its role is not compared.

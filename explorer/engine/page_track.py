@@ -5,7 +5,7 @@ reported. KVM's shadow paging adds one count per shadowed upper-level table, an 
 request. Every add and remove moves the huge-page counters of the page's frames as well.
 
 Models arch/x86/kvm/mmu/page_track.c and update_gfn_disallow_lpage_count() of arch/x86/kvm/mmu/mmu.c.
-Not modelled: write-protecting the SPTEs that exist, TLB flushes, track_srcu. Read next: `trackers`.
+Not modelled: TLB flushes, track_srcu. Read next: `trackers`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from explorer.engine.events import WriteTracked, WriteUntracked
 from explorer.engine.lookup import gfn_to_memslot
 from explorer.engine.sortedmap import SortedMap
+from explorer.engine.spte import kvm_mmu_slot_gfn_write_protect
 from explorer.engine.state import KvmArchMemorySlot, LpageInfo, WriteTrack
 from explorer.engine.types import PG_LEVEL_1G, PG_LEVEL_2M, Errno, gfn_to_index
 
@@ -175,6 +176,7 @@ def write_track_add(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, by: str) -> No
         return
     count = _update_gfn_write_track(kvm, slot, gfn, 1)
     update_gfn_disallow_lpage_count(kvm, slot, gfn, 1)
+    kvm_mmu_slot_gfn_write_protect(kvm, slot, gfn)
     if count is not None:
         kvm.emit(WriteTracked, gfn=gfn, slot=slot.id, as_id=slot.as_id, count=count, by=by)
 

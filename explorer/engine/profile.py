@@ -80,6 +80,10 @@ class KernelProfile:
     guest_memfd_for_every_vm: bool = True
     guest_memfd_binds_late: bool = False
     pre_fault_memory: bool = True
+    prefetch_completes_window: bool = True
+    splits_huge_pages_early: bool = True
+    small_mappings_after_logging: Literal["zapped if the host has huge pages", "zapped", "promoted"] = "zapped"
+    walk_of_tracked_table_is_emulated: bool = True
 
     def __repr__(self) -> str:
         """Return the name; profiles are compared by identity."""
@@ -213,6 +217,23 @@ SOURCES: dict[str, Behaviour] = {
         "whether guest memory can be mapped before the guest touches it",
         "arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension(), KVM_CAP_PRE_FAULT_MEMORY; recorded from 6.12 on",
     ),
+    "prefetch_completes_window": Behaviour(
+        "whether the older MMU, when it maps a page, also maps the neighbours behind it, and not just those before",
+        '"KVM: x86/mmu: Complete prefetch for trailing SPTEs for direct, legacy MMU" (after v5.10, before v6.1)',
+    ),
+    "splits_huge_pages_early": Behaviour(
+        "whether the TDP MMU splits a slot's huge mappings as soon as its dirty log is switched on",
+        "arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags(), eager_page_split; in the 6.1 tree and later",
+    ),
+    "small_mappings_after_logging": Behaviour(
+        "what becomes of small mappings where huge ones would fit, when the dirty log is switched off",
+        "arch/x86/kvm/mmu/mmu.c: kvm_mmu_slot_apply_flags() down to kvm_mmu_zap_collapsible_spte() in 5.10, 6.1 and "
+        "6.12; kvm_mmu_recover_huge_pages() in 7.3",
+    ),
+    "walk_of_tracked_table_is_emulated": Behaviour(
+        "whether a guest gets on that walks a page table of its own which is write-tracked, with TDP; else it hangs",
+        '"KVM: x86/mmu: Skip emulation on page fault iff 1+ SPs were unprotected" (posted August 2024, in v6.12)',
+    ),
 }
 
 _BEFORE_THE_SERIES = {
@@ -232,7 +253,13 @@ _BEFORE_THE_SERIES = {
     "set_user_memory_region2": False,
     "guest_memfd_for_every_vm": False,
     "pre_fault_memory": False,
+    "walk_of_tracked_table_is_emulated": False,
     "links": "6.1",
+}
+_OLD_MMU = {
+    "prefetch_completes_window": False,
+    "splits_huge_pages_early": False,
+    "small_mappings_after_logging": "zapped if the host has huge pages",
 }
 _V6_6 = {
     "region_flags_checked_first": False,
@@ -243,6 +270,7 @@ _V6_6 = {
     "set_user_memory_region2": False,
     "guest_memfd_for_every_vm": False,
     "pre_fault_memory": False,
+    "walk_of_tracked_table_is_emulated": False,
     "links": "6.12",
 }
 
@@ -254,6 +282,7 @@ PROFILES: dict[str, KernelProfile] = {
             title="before 5.7",
             summary="A MOVE keeps the old arrays, although their length and marks hang on the old place.",
             **_BEFORE_THE_SERIES
+            | _OLD_MMU
             | {
                 "user_mem_slots": 509,
                 "generation_start": -150,
@@ -272,6 +301,7 @@ PROFILES: dict[str, KernelProfile] = {
             title="5.10",
             summary="The oldest kernel that was recorded: 509 slots at the most, and no check of the end gfn.",
             **_BEFORE_THE_SERIES
+            | _OLD_MMU
             | {
                 "user_mem_slots": 509,
                 "prepare_checks_max_gfn": False,
@@ -326,6 +356,7 @@ PROFILES: dict[str, KernelProfile] = {
             write_tracked_in_both_spaces=True,
             valid_quirks=0xFFF,
             guest_memfd_binds_late=True,
+            small_mappings_after_logging="promoted",
         ),
     )
 }

@@ -10,15 +10,16 @@ been freed; that is how ``old`` and its INVALID copy can share what a MOVE later
 
 Models struct kvm, kvm_memslots, kvm_memory_slot (include/linux/kvm_host.h), kvm_arch_memory_slot and
 the MMU fields of kvm_arch (arch/x86/include/asm/kvm_host.h).
-Not modelled: per-vCPU caches, last_used_slot (a cache), the SP quota, SPTEs and rmap contents (the
-shadow pages above them are), what is in a guest_memfd. Read next: `capabilities`, `commands`, `events`, then `draft`.
+Not modelled: per-vCPU caches, last_used_slot (a cache), the SP quota, more than one vCPU, direct shadow
+pages (only the entries in them), what is in a guest_memfd. Read next: `capabilities`, `commands`, `events`, then
+`draft`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import KernelProfile, get_profile
@@ -53,6 +54,7 @@ __all__ = [
     "GmemBinding",
     "GmemPart",
     "GuestMemfd",
+    "HostMemory",
     "Kvm",
     "KvmArchMemorySlot",
     "KvmMemorySlot",
@@ -64,9 +66,13 @@ __all__ = [
     "MetadataArray",
     "RmapArrays",
     "ShadowPage",
+    "Spte",
+    "SpteKey",
+    "Sptes",
     "Tracker",
     "TrackerNote",
     "VcpuSetup",
+    "VcpuState",
     "WriteTrack",
     "new_vm",
 ]
@@ -289,6 +295,10 @@ class TrackerNote(NamedTuple):
     """Pages of the region; 1 for a write."""
     slot: int | None = None
     as_id: int | None = None
+    gpa: int | None = None
+    """Of a write: where, how many bytes, and what."""
+    nbytes: int | None = None
+    value: int | None = None
 
 
 class LogTracker(NamedTuple):
@@ -348,6 +358,57 @@ class VcpuSetup(NamedTuple):
     apic_access_page_done: bool = False
 
 
+class VcpuState(NamedTuple):
+    """How the vCPU runs, as far as its memory accesses hang on it."""
+
+    mode: Literal["real", "prot", "long"] = "prot"
+    """Only ``long`` has paging: else an address of the guest is a guest physical one."""
+    cr3: int = 0
+    """Guest physical address of the top-level page table."""
+    code: int | None = None
+    """Where the instructions are that the vCPU runs; None if their fetch is not told."""
+
+
+# -- what maps and what is mapped ------------------------------------------------------------------
+
+
+class Spte(NamedTuple):
+    """A present leaf entry of a table KVM made, or a run of equal ones in a direct table."""
+
+    gfn: Gfn
+    """First gfn it maps."""
+    span: int
+    """Entries: pages in a direct table, where a huge one counts all its pages; 1 in an indirect one."""
+    level: int
+    writable: bool
+    """Whether the processor lets the guest write."""
+    mmu_writable: bool
+    """Whether KVM may make it writable again without asking slot and trackers."""
+    dirty: bool
+    """The D bit, which PML watches."""
+
+
+SpteKey = tuple[int, int]
+"""Owner and position: see `explorer.engine.spte`."""
+
+
+class Sptes(NamedTuple):
+    """Every leaf entry of the VM."""
+
+    entries: SortedMap[SpteKey, Spte] = SortedMap()
+    rmap: SortedMap[tuple[int, int, int, int], None] = SortedMap()
+    """Reverse map of indirect entries: (as_id, gfn, owner, index)."""
+
+
+class HostMemory(NamedTuple):
+    """The VMM's memory: what its own page tables map writable, and what was stored there."""
+
+    present: SortedMap[int, None] = SortedMap()
+    """Host pages that were written to: the address shifted by the size of a host page."""
+    words: SortedMap[int, int] = SortedMap()
+    """Eight bytes each by address divided by 8; memory starts zeroed."""
+
+
 # -- the VM ----------------------------------------------------------------------------------------
 
 
@@ -387,6 +448,9 @@ class Kvm(NamedTuple):
     indirect_shadow_pages: int
     guest_memfds: SortedMap[int, GuestMemfd]
     """Files made for this VM, by descriptor."""
+    sptes: Sptes
+    vcpu: VcpuState
+    host: HostMemory
     pending: PendingUpdate | None
     """The region call that is in progress, or None at rest."""
 
@@ -531,5 +595,8 @@ def new_vm(profile: KernelProfile | str = "v6_12", config: VmConfig | None = Non
         next_mmu_page=1,
         indirect_shadow_pages=0,
         guest_memfds=SortedMap(),
+        sptes=Sptes(),
+        vcpu=VcpuState(),
+        host=HostMemory(),
         pending=None,
     )

@@ -224,7 +224,7 @@ def _intel_gvt_page_track_remove(kvm: KvmDraft, user: int, gfn: int) -> Errno | 
 # -- callbacks -------------------------------------------------------------------------------------
 
 
-def kvm_page_track_write(kvm: KvmDraft, gpa: int, nbytes: int) -> None:
+def kvm_page_track_write(kvm: KvmDraft, gpa: int, nbytes: int, value: int) -> None:
     """Report an emulated guest write to every external tracker; each filters for itself.
 
     References
@@ -232,9 +232,8 @@ def kvm_page_track_write(kvm: KvmDraft, gpa: int, nbytes: int) -> None:
     arch/x86/kvm/mmu/page_track.c: kvm_page_track_write() [all profiles]
     """
     kvm.enter("kvm_page_track_write")
-    del nbytes
     for user in kvm.track_notifiers:
-        _note(kvm, user, TrackerNote("track_write", gpa >> 12, 1))
+        _note(kvm, user, TrackerNote("track_write", gpa >> 12, 1, gpa=gpa, nbytes=nbytes, value=value))
 
 
 def notify_flush_slot(kvm: KvmDraft, user: int, slot: KvmMemorySlot) -> None:

@@ -66,6 +66,7 @@ class Errno(enum.IntEnum):
     """Error numbers the modelled calls can return, by their Linux values."""
 
     ENOENT = 2
+    EINTR = 4
     EIO = 5
     ENXIO = 6
     EBADF = 9

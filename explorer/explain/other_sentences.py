@@ -11,6 +11,7 @@ from explorer.engine.commands import (
     Advance,
     AttachTracker,
     Begin,
+    BuildPageTables,
     ClearDirtyLog,
     CreateGuestMemfd,
     CreateIrqchip,
@@ -18,11 +19,14 @@ from explorer.engine.commands import (
     DetachTracker,
     EnableCap,
     GetDirtyLog,
+    GuestRead,
     GuestWrite,
+    HostTouch,
     ReadTrackerLog,
     SetIdentityMapAddr,
     SetMemoryRegion,
     SetTssAddr,
+    SetVcpuMode,
     ShadowTables,
     TrackGfn,
     UntrackGfn,
@@ -31,6 +35,7 @@ from explorer.engine.events import (
     ArrayAllocated,
     DirtyLogCleared,
     DirtyLogRead,
+    GuestReadServed,
     GuestWriteServed,
     KernelWarned,
     ShadowTableShadowed,
@@ -68,6 +73,14 @@ class Sentences(NamedTuple):
     """Kernel function the developer's sentence is about; empty if there is none."""
 
 
+_MODES = {"real": "real mode", "prot": "protected mode, without paging", "long": "64-bit mode, with paging"}
+_STUCK = {
+    "shutdown": "cannot reach its page tables and shuts down",
+    "no tables": "cannot reach its page tables",
+    "no code": "cannot fetch its instructions",
+}
+
+
 def other_sentences(moment: Moment, command: Command) -> Sentences:
     """Return the sentences of an operation that is no region call."""
     op = moment.op
@@ -95,6 +108,20 @@ def other_sentences(moment: Moment, command: Command) -> Sentences:
             return _untracked(moment, command)
         case GuestWrite():
             return _guest_write(moment, command)
+        case GuestRead():
+            return _guest_read(moment, command)
+        case SetVcpuMode():
+            return Sentences(
+                f"The vCPU runs in {_MODES[command.mode]} from now on.",
+                f"KVM_SET_SREGS: paging is {'on' if command.mode == 'long' else 'off'}; no memory slot is touched.",
+                "",
+            )
+        case HostTouch() | BuildPageTables():
+            return Sentences(
+                "The VMM writes to its own memory, so the host has those pages.",
+                "No call into KVM: the VMM stores through its own mapping.",
+                "",
+            )
         case GetDirtyLog():
             read = next((e for e in op.step.events if isinstance(e, DirtyLogRead)), None)
             clears = (
@@ -287,12 +314,56 @@ def _guest_write(moment: Moment, command: GuestWrite) -> Sentences:
                 "`kvm_faultin_pfn()` gets no writable page from a READONLY slot: the write exits to userspace as MMIO.",
                 "kvm_faultin_pfn",
             )
+        case "shutdown" | "no tables" | "no code" as stuck:
+            return _stuck(stuck)
         case _:
             return Sentences(
                 f"The guest writes to {where} while the slot is INVALID: it tries again until the update is over.",
                 "`kvm_faultin_pfn()` answers RET_PF_RETRY for an INVALID slot.",
                 "kvm_faultin_pfn",
             )
+
+
+def _guest_read(moment: Moment, command: GuestRead) -> Sentences:
+    op = moment.op
+    assert op is not None, "a read is an operation"
+    served = next((e for e in op.step.events if isinstance(e, GuestReadServed)), None)
+    where = hex_text(command.gpa)
+    match served.outcome if served is not None else "":
+        case "ram":
+            return Sentences(
+                f"The guest reads from {where} and gets what memory holds.",
+                "`kvm_faultin_pfn()` finds the page if it is not mapped yet; a mapping that allows writes counts as one.",
+                "kvm_faultin_pfn",
+            )
+        case "emulated":
+            return Sentences(
+                f"The guest reads from {where}; KVM carries the instruction out itself.",
+                "`kvm_mmu_page_fault()` has the instruction emulated.",
+                "kvm_mmu_page_fault",
+            )
+        case "mmio":
+            return Sentences(
+                f"The guest reads from {where}, where there is no slot: the VMM must answer.",
+                "`kvm_faultin_pfn()` finds no slot for the gfn: an MMIO exit to userspace.",
+                "kvm_faultin_pfn",
+            )
+        case "shutdown" | "no tables" | "no code" as stuck:
+            return _stuck(stuck)
+        case _:
+            return Sentences(
+                f"The guest reads from {where} while the slot is INVALID: it tries again until the update is over.",
+                "`kvm_faultin_pfn()` answers RET_PF_RETRY for an INVALID slot.",
+                "kvm_faultin_pfn",
+            )
+
+
+def _stuck(outcome: str) -> Sentences:
+    return Sentences(
+        f"The vCPU {_STUCK[outcome]}.",
+        "`kvm_mmu_page_fault()` finds no slot behind what the vCPU must read to go on.",
+        "kvm_mmu_page_fault",
+    )
 
 
 def _capability(moment: Moment, command: EnableCap) -> Sentences:

@@ -12,6 +12,7 @@ from explorer.engine.commands import (
     Advance,
     AttachTracker,
     Begin,
+    BuildPageTables,
     ClearDirtyLog,
     CreateGuestMemfd,
     CreateIrqchip,
@@ -19,11 +20,14 @@ from explorer.engine.commands import (
     DetachTracker,
     EnableCap,
     GetDirtyLog,
+    GuestRead,
     GuestWrite,
+    HostTouch,
     ReadTrackerLog,
     SetIdentityMapAddr,
     SetMemoryRegion,
     SetTssAddr,
+    SetVcpuMode,
     ShadowTables,
     TrackGfn,
     UntrackGfn,
@@ -432,6 +436,14 @@ def op_words(command: Command) -> tuple[str, str]:
             return ("Page tables", hex_text(command.gfn))
         case GuestWrite():
             return ("Write", hex_text(command.gpa))
+        case GuestRead():
+            return ("Read", hex_text(command.gpa))
+        case SetVcpuMode():
+            return ("vCPU mode", command.mode)
+        case HostTouch():
+            return ("VMM writes", hex_text(command.hva))
+        case BuildPageTables():
+            return ("Build tables", hex_text(command.gpa))
         case GetDirtyLog():
             return ("Get log", f"slot {command.slot}")
         case ClearDirtyLog():

@@ -8,6 +8,7 @@ from explorer.engine.commands import (
     Advance,
     AttachTracker,
     Begin,
+    BuildPageTables,
     ClearDirtyLog,
     CreateGuestMemfd,
     CreateIrqchip,
@@ -15,11 +16,14 @@ from explorer.engine.commands import (
     DetachTracker,
     EnableCap,
     GetDirtyLog,
+    GuestRead,
     GuestWrite,
+    HostTouch,
     ReadTrackerLog,
     SetIdentityMapAddr,
     SetMemoryRegion,
     SetTssAddr,
+    SetVcpuMode,
     ShadowTables,
     TrackGfn,
     UntrackGfn,
@@ -27,6 +31,7 @@ from explorer.engine.commands import (
 from explorer.engine.events import (
     DirtyLogCleared,
     DirtyLogRead,
+    GuestReadServed,
     GuestWriteServed,
     KernelWarned,
     ShadowTableShadowed,
@@ -53,6 +58,15 @@ _SERVED = {
     "mmio": ("Write exits to the VMM", "no slot holds the address"),
     "read-only": ("Write exits to the VMM", "the slot is read-only"),
     "retry": ("Write tried again", "the slot is INVALID"),
+    "shutdown": ("vCPU shut down", "its page tables are gone"),
+    "no tables": ("vCPU stuck", "its page tables are gone"),
+    "no code": ("vCPU stuck", "its code is gone"),
+}
+_READ = _SERVED | {
+    "ram": ("Read from memory", "the page is mapped"),
+    "emulated": ("Read by KVM", "it carries the instruction out itself"),
+    "mmio": ("Read exits to the VMM", "no slot holds the address"),
+    "retry": ("Read tried again", "the slot is INVALID"),
 }
 
 
@@ -159,6 +173,13 @@ def _what_was_done(op: OpDetail, command: Command) -> tuple[str, str]:
         case GuestWrite():
             served = next((event for event in events if isinstance(event, GuestWriteServed)), None)
             return _SERVED[served.outcome if served is not None else "retry"]
+        case GuestRead():
+            got = next((event for event in events if isinstance(event, GuestReadServed)), None)
+            return _READ[got.outcome if got is not None else "retry"]
+        case SetVcpuMode():
+            return "vCPU mode set", command.mode
+        case HostTouch() | BuildPageTables():
+            return "VMM wrote its memory", "no call into KVM"
         case GetDirtyLog():
             read = next((event for event in events if isinstance(event, DirtyLogRead)), None)
             return "Dirty log read", f"{pages_text(read.count if read is not None else 0)} written"

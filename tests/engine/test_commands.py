@@ -19,12 +19,13 @@ from explorer.engine.commands import (
 )
 
 U64 = st.integers(0, (1 << 64) - 1)
+CHOICES = {"kind": st.sampled_from(["log", "kvmgt"]), "mode": st.sampled_from(["real", "prot", "long"])}
 
 
 def commands_of(cls):
     if cls is Begin:
         return st.builds(Begin, call=commands_of(SetMemoryRegion))
-    fields = {f.name: st.sampled_from(["log", "kvmgt"]) if f.name == "kind" else U64 for f in dataclasses.fields(cls)}
+    fields = {f.name: CHOICES.get(f.name, U64) for f in dataclasses.fields(cls)}
     if cls is SetMemoryRegion:
         fields["flags"] = st.one_of(st.integers(0, 8), U64)
     return st.builds(cls, **fields)

@@ -97,6 +97,16 @@ class Interleaved(RuleBasedStateMachine):
     def write(self, gfn: int, as_id: int) -> None:
         self.act(f"guest_write gpa={gfn << 12} as={as_id}")
 
+    @rule(gfn=PAGES, as_id=st.sampled_from([0, 0, 1]))
+    def read(self, gfn: int, as_id: int) -> None:
+        self.act(f"guest_read gpa={gfn << 12} as={as_id}")
+
+    @rule(gfn=st.sampled_from([0x100, 0x200]), mode=st.sampled_from(["prot", "long", "long"]))
+    def run_on_tables(self, gfn: int, mode: str) -> None:
+        # Every slot of this machine is four pages at one host address: just what the tables fill.
+        self.act(f"build_pt gpa={gfn << 12} hva={H}")
+        self.act(f"vcpu_mode mode={mode} cr3={gfn << 12}")
+
     def act(self, line: str) -> None:
         try:
             self.vm.do(line)
@@ -151,4 +161,4 @@ def test_what_is_claimed_holds_after_every_phase_of_every_kind_of_call(profile):
             vm.kvm = apply(vm.kvm, Advance()).kvm
             assert violations(vm.kvm) == ()
 
-    assert len(INVARIANTS) == 20
+    assert len(INVARIANTS) == 21

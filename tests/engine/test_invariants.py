@@ -9,7 +9,7 @@ from explorer.engine.commands import SetTssAddr
 from explorer.engine.invariants import INVARIANTS, Violation, get_invariant, violations
 from explorer.engine.profile import PROFILES
 from explorer.engine.sortedmap import SortedMap
-from explorer.engine.state import AddressSpace, Kvm, Kvmgt, LpageInfo, RmapArrays, ShadowPage, WriteTrack
+from explorer.engine.state import AddressSpace, Kvm, Kvmgt, LpageInfo, RmapArrays, ShadowPage, Spte, Sptes, WriteTrack
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID
 
 LOG = KVM_MEM_LOG_DIRTY_PAGES
@@ -67,6 +67,7 @@ BROKEN = {
     10: lambda kvm: with_array(kvm, "gfn_write_track", WriteTrack(0x10, SortedMap([(0, 1), (1, 1), (5, 1)]))),
     11: untracked_behind_kvmgt,
     12: lambda kvm: kvm._replace(trackers=SortedMap([(0, Kvmgt(True, SortedMap(), SortedMap([(0x105, True)])))])),
+    13: lambda kvm: kvm._replace(sptes=Sptes(SortedMap([((0, 0x104), Spte(0x104, 2, 1, True, True, True))]))),
     15: lambda kvm: with_level(kvm, added=SortedMap([(0, -1)])),
     16: lambda kvm: kvm._replace(active_mmu_pages=kvm.active_mmu_pages.set(99, ShadowPage(0xFF, 1, 0, 0))),
     17: lambda kvm: kvm._replace(nr_memslot_pages=1),
