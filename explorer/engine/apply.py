@@ -259,11 +259,15 @@ def _run(
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
             _need_lock_for_paging(kvm, command)
+            if kvm.vm_bugged:
+                return Errno.EIO
             return guest_write(draft, command.gpa, command.nbytes, AsId(command.as_id), command.value)
         case GuestRead():
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
             _need_lock_for_paging(kvm, command)
+            if kvm.vm_bugged:
+                return Errno.EIO
             return guest_read(draft, command.gpa, command.nbytes, AsId(command.as_id))
         case SetVcpuMode():
             draft.vcpu = VcpuState(command.mode, command.cr3, command.code)

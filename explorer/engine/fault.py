@@ -18,7 +18,7 @@ from explorer.engine.events import PageMapped
 from explorer.engine.hostmem import host_page_is_there, hva_of_gpa, kvm_mmu_max_mapping_level, maps_writable
 from explorer.engine.lookup import gfn_to_memslot
 from explorer.engine.page_track import kvm_gfn_is_write_tracked
-from explorer.engine.spte import install_spte, set_spte_bits, spte_at
+from explorer.engine.spte import INDIRECT, install_spte, set_spte_bits, spte_at
 from explorer.engine.state import Spte
 from explorer.engine.types import PG_LEVEL_4K, AsId, Gfn, Level, gfn_to_gpa, pages_per_hpage
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_MEMSLOT_INVALID
@@ -46,7 +46,7 @@ def direct_access(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> str:
     """
     for _ in range(_TRIES):
         found = spte_at(kvm, as_id, gfn)
-        if found is not None and access_entry(kvm, as_id, found, gfn, gfn, write=write):
+        if found is not None and access_entry(kvm, as_id, found, gfn, write=write):
             return "ram"
         outcome = _direct_page_fault(kvm, as_id, gfn, write=write)
         if outcome != FIXED:
@@ -54,20 +54,20 @@ def direct_access(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> str:
     raise AssertionError(f"a fault on gfn {gfn:#x} is repaired again and again")
 
 
-def access_entry(kvm: KvmDraft, as_id: AsId, found: tuple[SpteKey, Spte], at: int, gfn: Gfn, *, write: bool) -> bool:
+def access_entry(kvm: KvmDraft, as_id: AsId, found: tuple[SpteKey, Spte], gfn: Gfn, *, write: bool) -> bool:
     """Return whether a present entry serves an access; a write sets its D bit, which PML logs.
 
     References
     ----------
     arch/x86/kvm/vmx/vmx.c: vmx_flush_pml_buffer() [v6_1 to v7_3]
     """
-    (owner, _), spte = found
+    (owner, index), spte = found
     if not write:
         return True
     if not spte.writable:
         return False
     if not spte.dirty:
-        set_spte_bits(kvm, as_id, owner, at, dirty=True)
+        set_spte_bits(kvm, as_id, owner, gfn if owner < INDIRECT else index)
         slot = gfn_to_memslot(kvm.active(as_id), gfn)
         if kvm.config.pml_enabled and slot is not None:
             mark_page_dirty_in_slot(kvm, slot, gfn)
@@ -118,7 +118,7 @@ def fast_page_fault(kvm: KvmDraft, as_id: AsId, present: tuple[SpteKey, Spte], g
     if spte.level > PG_LEVEL_4K and slot.flags & KVM_MEM_LOG_DIRTY_PAGES:
         return False
     kvm.enter("fast_page_fault")
-    set_spte_bits(kvm, as_id, owner, gfn, dirty=True)
+    set_spte_bits(kvm, as_id, owner, gfn)
     mark_page_dirty_in_slot(kvm, slot, gfn)
     return True
 

@@ -173,7 +173,7 @@ def shadow_access(kvm: KvmDraft, as_id: AsId, address: int, *, write: bool) -> t
         if walk is None:
             return "shutdown", None
         found = _shadow_entry(kvm, as_id, walk, address)
-        if found is not None and access_entry(kvm, as_id, found, found[0][1], walk.gfn, write=write):
+        if found is not None and access_entry(kvm, as_id, found, walk.gfn, write=write):
             return "ram", walk.gfn
         outcome = _page_fault(kvm, as_id, walk, address, found, write=write)
         if outcome != FIXED:

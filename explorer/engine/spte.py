@@ -174,16 +174,14 @@ def drop_frame(kvm: KvmDraft, as_id: int, owner: int, start: int, end: int) -> N
         _drop(kvm, as_id, key, spte)
 
 
-def set_spte_bits(kvm: KvmDraft, as_id: int, owner: int, at: int, *, dirty: bool) -> Spte:
-    """Make the entry for `at` writable, or dirty too; return it as it is then."""
+def set_spte_bits(kvm: KvmDraft, as_id: int, owner: int, at: int) -> None:
+    """Make the entry for one position writable and dirty: a huge entry whole, a run only there."""
     if owner < INDIRECT:
         _cut(kvm, owner, at)
         _cut(kvm, owner, at + 1)
     found = spte_at(kvm, owner, at)
     assert found is not None, "only a present entry gets other bits"
-    spte = found[1]._replace(writable=True, dirty=found[1].dirty or dirty)
-    put_spte(kvm, as_id, found[0], spte)
-    return spte
+    put_spte(kvm, as_id, found[0], found[1]._replace(writable=True, dirty=True))
 
 
 def drop_page_sptes(kvm: KvmDraft, as_id: int, owner: int) -> None:

@@ -441,12 +441,26 @@ def _set_up(moment: Moment, command: SetTssAddr | SetIdentityMapAddr | CreateIrq
 
 _NO_DIRTY_LOG = ("There is no such slot, or it keeps no dirty log.", "no slot with this id has a dirty bitmap")
 _NO_SLOT_THERE = ("No slot holds that page.", "the lookup in address space 0 finds no slot")
+_NOTHING_BEHIND = (
+    "The VMM has no memory behind the slot, so the vCPU cannot run on.",
+    "the host address of the slot is not mapped",
+    "kvm_faultin_pfn",
+)
+_HANGS = (
+    "The guest hangs: a page of its own page tables is watched, and KVM handles the same fault for ever.",
+    "the processor’s walk writes to the tracked table, KVM unprotects nothing and tries again, until a signal comes",
+    "kvm_mmu_page_fault",
+)
 _ASKED_WRONGLY: dict[tuple[type[Command], Errno], tuple[str, str, str]] = {
     (GetDirtyLog, Errno.EINVAL): (
         "There can be no such slot.",
         "the slot id or the address space does not exist",
         "kvm_get_dirty_log_protect",
     ),
+    (GuestWrite, Errno.EFAULT): _NOTHING_BEHIND,
+    (GuestRead, Errno.EFAULT): _NOTHING_BEHIND,
+    (GuestWrite, Errno.EINTR): _HANGS,
+    (GuestRead, Errno.EINTR): _HANGS,
     (GetDirtyLog, Errno.ENOENT): (*_NO_DIRTY_LOG, "kvm_get_dirty_log_protect"),
     (ClearDirtyLog, Errno.EINVAL): (
         "That is no range of pages that can be cleared.",

@@ -325,3 +325,13 @@ def test_an_access_leaves_the_old_snapshot_as_it_was():
 
     assert len(before.sptes.entries) == 0
     assert apply(before, GuestWrite(gpa=0x3000)).kvm == vm.kvm
+
+
+def test_a_dead_vm_runs_no_guest():
+    # recorded: track_without_attach_bugs_the_vm, every later ioctl
+    vm = vm_with_memory(**TDP_MMU).do("track gfn=3")
+    assert vm.kvm.vm_bugged
+
+    assert vm.do("guest_write gpa=0x3000").errno_name == "EIO"
+    assert vm.do("guest_read gpa=0x3000").errno_name == "EIO"
+    assert len(vm.kvm.sptes.entries) == 0
