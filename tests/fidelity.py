@@ -23,14 +23,10 @@ if TYPE_CHECKING:
 PAGE = ROOT / "assets/docs/fidelity.md"
 RECORDINGS = ROOT / "assets/recordings"
 REASONS = {
-    "after a guest access": "what a vCPU did before is not known, so what it left is not compared",
     "without the tracker module": "the recording machine could not load the module",
-    "guest_read": "a vCPU and its page tables are not modelled",
-    "guest_write": "a vCPU and its page tables are not modelled",
-    "build_pt": "a vCPU and its page tables are not modelled",
-    "vcpu_mode": "a vCPU and its page tables are not modelled",
+    "of the local APIC": "the registers of an interrupt controller are not modelled",
+    "with no tables": "TDP, and the guest's page tables in no slot: how the guest then fails is not modelled",
     "host_read": "nothing that is modelled wrote the byte that was read",
-    "dev_fault_in": "it fills the page tables of the VMM's own mapping, which the engine has no object for",
 }
 
 

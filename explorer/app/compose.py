@@ -244,7 +244,7 @@ def preflight(compose: Compose, ghost: OpDetail | None, *, hidden: bool) -> Pref
             "read-only": "A read-only slot: the VMM must answer.",
             "retry": "The slot is INVALID: the guest tries again.",
         }
-        return Preflight("Guest write", words[served.outcome], refused=False, error=False)
+        return Preflight("Guest write", words.get(served.outcome, f"{served.outcome}."), refused=False, error=False)
     if errno is not None:
         return Preflight("", f"Refused with {errno_text(errno)}.", refused=True, error=False)
     return Preflight("", "Accepted.", refused=False, error=False)

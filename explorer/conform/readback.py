@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from explorer.engine.events import GuestReadServed, GuestWriteServed
 from explorer.engine.lookup import gfn_to_memslot
+from explorer.engine.spte import mapped_4k
 from explorer.engine.state import LpageInfo, LpageLevel, WriteTrack
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, TrackerNote
 
-__all__ = ["dump_of", "notes_of", "query_of", "slot_of"]
+__all__ = ["dump_of", "exits_of", "notes_of", "query_of", "slot_of"]
 
 _VALUES_SHOWN = 16
+_PORT = 128
+_ANSWER = 171
 
 
 def query_of(kvm: Kvm, gfn: int) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def slot_of(kvm: Kvm, slot_id: int, as_id: int) -> dict[str, Any]:
         "uaddr": slot.userspace_addr,
         "dirty_bitmap": slot.dirty_bitmap is not None,
         "rmap": [arch.rmap is not None] * 3,
-        "rmap_4k_nonzero": 0,
+        "rmap_4k_nonzero": mapped_4k(kvm, slot),
         "lpage_info": [_lpage(level, entry) for level, entry in zip((2, 3), info.levels, strict=True)]
         if isinstance(info, LpageInfo)
         else None,
@@ -95,4 +99,26 @@ def notes_of(note: TrackerNote) -> dict[str, Any]:
     """Return one callback as ``t_events`` gives it."""
     if note.callback == "track_flush_slot":
         return {"cb": note.callback, "gfn": note.gfn, "npages": note.npages, "slot": note.slot, "as": note.as_id}
+    if note.callback == "track_write":
+        return {"cb": note.callback, "gpa": note.gpa, "bytes": note.nbytes, "value": note.value}
     return {"cb": note.callback, "gfn": note.gfn, "npages": note.npages}
+
+
+def exits_of(event: GuestReadServed | GuestWriteServed, value: int) -> list[dict[str, Any]] | None:
+    """Return the exits to userspace that an access took, or None if what follows is not modelled.
+
+    The recorder's guest ends each access by writing the byte to a port; its VMM answers a read from a hole
+    with `_ANSWER`.
+    """
+    write = isinstance(event, GuestWriteServed)
+    if event.outcome in ("fault", "hangs"):
+        return []
+    if event.outcome == "shutdown":
+        return [{"reason": "SHUTDOWN"}]
+    if event.outcome in ("ram", "emulated"):
+        return [{"reason": "IO", "port": _PORT, "al": value}]
+    if event.outcome in ("mmio", "read-only"):
+        answer = value if write else _ANSWER
+        mmio = {"reason": "MMIO", "gpa": event.gpa, "len": 1, "write": int(write)}
+        return [mmio, {"reason": "IO", "port": _PORT, "al": answer}]
+    return None

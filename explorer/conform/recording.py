@@ -137,6 +137,8 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
             processor=processor,
             unrestricted_guest=bool(config.get("unrestricted", True)),
             flexpriority=bool(config.get("flexpriority", True)),
+            pml=bool(config.get("pml", False)),
+            vmm_memory_start=int(config.get("arena_base", 0)),
             host_phys_bits=int(width[1]) if width else _EMULATED_PHYS_BITS,
             host_memory=_EMULATED_MEMORY if emulated else None,
         ),
