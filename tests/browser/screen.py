@@ -179,6 +179,11 @@ class Screen:
         self.page.locator(selector).filter(has_text=words).first.wait_for()
         return self
 
+    def until_focus_in(self, selector: str) -> Screen:
+        """Wait until the keyboard is in a part of the page."""
+        self.page.wait_for_function("s => document.activeElement.closest(s) !== null", arg=selector)
+        return self
+
     @property
     def rail(self) -> str:
         return self.text(".mx-rail")

@@ -6,7 +6,8 @@ import gzip
 from typing import TYPE_CHECKING
 
 import pytest
-from screen import ROOT
+from playwright.sync_api import expect
+from screen import PATIENCE_SECONDS, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,8 @@ def moved(screen: Screen) -> Screen:
 
 def test_a_field_that_cannot_be_right_says_why_and_changes_nothing(moved: Screen) -> None:
     moved.page.get_by_role("button", name="Move", exact=True).click()
-    moved.until_read(".mx-preflight", "Accepted.")
+    moved.until_read(".mx-preflight", "Accepted.").until_focus_in(".mx-fields")
+    expect(moved.field("base")).to_have_value("0xd0002000", timeout=PATIENCE_SECONDS * 1000)
     for field, text, words in (
         ("base", "0xd0001001", "Nearest base: 0xd0001000 or 0xd0002000."),
         ("base", "0xfffffffffffff000", "fails: gpa + size = 0x1000000000001f000"),

@@ -181,7 +181,7 @@ def test_who_chooses_an_operation_applies_it_with_enter(screen: Screen) -> None:
     assert screen.at == (12, 9)
 
     screen.page.get_by_role("button", name="Track", exact=True).click()
-    screen.page.wait_for_function("() => document.activeElement.closest('.mx-fields') !== null")
+    screen.until_focus_in(".mx-fields")
     screen.page.keyboard.press("Enter")
     screen.until_at(13, 0)
     assert screen.text(".tl-node.is-now").startswith("Track")
@@ -190,7 +190,7 @@ def test_who_chooses_an_operation_applies_it_with_enter(screen: Screen) -> None:
 def test_later_operations_that_a_branch_sets_aside_are_offered_until_dismissed(screen: Screen) -> None:
     screen.press("3").until_at(12, 9).press("ArrowLeft").until_at(11, 0)
     screen.page.get_by_role("button", name="Delete", exact=True).click()
-    screen.page.wait_for_function("() => document.activeElement.closest('.mx-fields') !== null")
+    screen.until_focus_in(".mx-fields")
     screen.press("Enter")
 
     screen.until_read(".mx-bar", "1 later operation set aside")
