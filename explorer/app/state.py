@@ -38,7 +38,7 @@ Scale = Literal["collapsed", "equal", "linear"]
 
 _LINES_TOLD = 200
 """Unused lines of a log that are told one by one."""
-NARROW_BELOW = 1600
+NARROW_BELOW = 1720
 """Width of the page, in pixels, from which the rail has a place of its own."""
 
 

@@ -18,7 +18,8 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 from screen import Screen, serving  # noqa: E402
 
 IMAGES = ROOT / "assets/images"
-SIZE = (1600, 900)
+SIZE = (1920, 1080)
+WIDTH_OF_MOVING = 1280
 FIRST_MILLISECONDS, STEP_MILLISECONDS, LAST_MILLISECONDS = 2400, 1400, 3600
 
 
@@ -52,6 +53,8 @@ def _moving(screen: Screen) -> None:
         frames.append(_picture(screen))
         screen.press("Shift+ArrowRight")
     times = [FIRST_MILLISECONDS, *[STEP_MILLISECONDS] * 9, LAST_MILLISECONDS]
+    height = round(SIZE[1] * WIDTH_OF_MOVING / SIZE[0])
+    frames = [frame.resize((WIDTH_OF_MOVING, height), Image.Resampling.LANCZOS) for frame in frames]
     colours = [frame.quantize(96, dither=Image.Dither.NONE) for frame in frames]
     colours[0].save(IMAGES / "move.gif", save_all=True, append_images=colours[1:], duration=times, loop=0)
 

@@ -577,7 +577,7 @@ class Stage {
   }
 
   sizes() {
-    const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1600;
+    const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1720;
     return { width, map: Math.round(this.mapBody.getBoundingClientRect().width) || 0, theme: this.theme() };
   }
 
