@@ -55,7 +55,7 @@ def _moving(screen: Screen) -> None:
     times = [FIRST_MILLISECONDS, *[STEP_MILLISECONDS] * 9, LAST_MILLISECONDS]
     height = round(SIZE[1] * WIDTH_OF_MOVING / SIZE[0])
     frames = [frame.resize((WIDTH_OF_MOVING, height), Image.Resampling.LANCZOS) for frame in frames]
-    colours = [frame.quantize(96, dither=Image.Dither.NONE) for frame in frames]
+    colours = [frame.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in frames]
     colours[0].save(IMAGES / "move.gif", save_all=True, append_images=colours[1:], duration=times, loop=0)
 
 
