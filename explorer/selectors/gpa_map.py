@@ -170,17 +170,15 @@ def _segments(
     groups = _groups(slots, focus)
     lengths = [_length(group, scale, focus) for group in groups]
     holes = [max(b.start - a.end, 0) for a, b in itertools.pairwise(groups)]
-    total = sum(lengths) + sum(_hole_length(hole, scale, slots) for hole in holes) + GAP
+    total = sum(lengths) + sum(_hole_length(hole, scale) for hole in holes) + GAP
     stretch = width / total
     found: list[Segment] = []
     x = 0.0
-    if groups[0].start and scale == "collapsed":
-        x = 0.0
     for at, (group, length) in enumerate(zip(groups, lengths, strict=True)):
         found.append(_slot_segment(group, x, x + length * stretch, focus, owners))
         x += length * stretch
         if at < len(holes) and holes[at]:
-            wide = _hole_length(holes[at], scale, slots) * stretch
+            wide = _hole_length(holes[at], scale) * stretch
             found.append(_hole_segment(x, x + wide, group.end, groups[at + 1].start))
             x += wide
     return _without_collisions(tuple(found)), end_text
@@ -243,12 +241,11 @@ def _length(group: _Group, scale: Scale, focus: SlotKey | None) -> float:
     return max(sum(7 + 1.6 * log2(slot.npages) for slot in group.slots[:8]), 26 + 5.2 * log2(npages))
 
 
-def _hole_length(pages: int, scale: Scale, slots: tuple[KvmMemorySlot, ...]) -> float:
+def _hole_length(pages: int, scale: Scale) -> float:
     if not pages:
         return 0.0
     if scale == "linear":
         return pages
-    del slots
     return GAP
 
 

@@ -197,3 +197,13 @@ def test_later_operations_that_a_branch_sets_aside_are_offered_until_dismissed(s
     screen.press("Escape", "Shift+ArrowLeft", "Shift+ArrowLeft")
     screen.page.get_by_role("button", name="Back to where I was").click()
     screen.until_read(".mx-time-body", "MOVE")
+
+
+def test_at_rest_the_pictures_are_plotlys(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+
+    screen.page.wait_for_selector(".mx[data-pen=plotly]", state="attached")
+
+    for figure in (".mx-map-figure", ".mx-arrays"):
+        assert screen.page.locator(f"{figure} .mx-plot .main-svg .scatterlayer path").count() > 5
+        assert not screen.page.locator(f"{figure} .mx-sketch").is_visible()
