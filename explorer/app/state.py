@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from explorer.app.compose import Compose, ComposeKind, command_of, compose_for
+from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.link import pack, unpack
 from explorer.app.machine import Machine
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
@@ -135,7 +135,8 @@ def load(name: str, *, view: View) -> AppState:
     """Return the state of a scenario at its end, paused."""
     scenario = load_scenario(name)
     run = run_of(scenario)
-    compose = compose_for(scenario.next) if scenario.next is not None else Compose()
+    fresh = replace(Compose.fresh("create", run.end, None), shown=False)
+    compose = compose_for(scenario.next) if scenario.next is not None else fresh
     state = AppState(
         machine=Machine(scenario.profile.name, scenario.config),
         run=run,
@@ -156,9 +157,10 @@ def load(name: str, *, view: View) -> AppState:
 
 def with_ghost(state: AppState) -> AppState:
     """Run the composed operation on a copy of the end of the run."""
-    command = command_of(state.compose)
-    if not isinstance(command, Exception) and state.compose.shown and command is not None:
-        return replace(state, ghost=look_inside(state.run.end, command, len(state.run)), revision=state.revision + 1)
+    commands = commands_of(state.compose, state.run.end) if state.compose.shown else ()
+    if commands and not isinstance(commands, ExplorerError):
+        ghost = look_inside(state.run.end, commands[0], len(state.run))
+        return replace(state, ghost=ghost, revision=state.revision + 1)
     return replace(state, ghost=None, revision=state.revision + 1)
 
 
@@ -173,12 +175,12 @@ def step_to(state: AppState, stop: Stop) -> AppState:
 
 def apply_composed(state: AppState) -> AppState:
     """Apply the composed operation after the stop; later operations are set aside, not lost."""
-    command = command_of(state.compose)
-    if not state.compose.shown or command is None:
+    if not state.compose.shown:
         return replace(state, notice=Notice("Nothing is composed: choose an operation, or change a field."))
-    if isinstance(command, ExplorerError):
-        return replace(state, notice=Notice(str(command), "error"))
-    return append(state, command, hide_ghost=True)
+    commands = commands_of(state.compose, state.run.kvm_before(state.stop.op + 1))
+    if isinstance(commands, ExplorerError):
+        return replace(state, notice=Notice(str(commands), "error"))
+    return append(state, *commands, hide_ghost=True)
 
 
 def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> AppState:
@@ -218,7 +220,7 @@ def restore_earlier(state: AppState) -> AppState:
     return replace(state.earlier, earlier=left, notice=None, view=state.view, revision=state.revision + 1)
 
 
-def choose(state: AppState, kind: ComposeKind) -> AppState:
+def choose(state: AppState, kind: str) -> AppState:
     """Compose another kind of operation, with fields filled from the slot in focus."""
     slot = _focused_slot(state)
     return with_ghost(replace(state, compose=Compose.fresh(kind, state.kvm, slot), question=False, notice=None))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from runs import random_runs
 
 from explorer.app import state as actions
-from explorer.app.compose import preflight
 from explorer.app.link import LinkError, unpack
 from explorer.app.machine import Machine
+from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
@@ -104,7 +104,7 @@ def test_whatever_is_typed_into_a_field_the_run_stays(field: str, text: str) -> 
     composing = actions.choose(initial_state(), "move")
 
     typed = actions.edit(composing, field, text)
-    lines = preflight(typed.compose, typed.ghost, hidden=False)
+    lines = preflight(typed.compose, typed.run.end, typed.ghost, hidden=False)
 
     assert (typed.run, typed.stop, typed.machine) == (composing.run, composing.stop, composing.machine)
     assert typed.compose.text(field) == text
