@@ -16,15 +16,16 @@ from explorer.engine.commands import AttachTracker, Command, DetachTracker, form
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
-from explorer.engine.types import ExplorerError
+from explorer.engine.types import PAGE_SHIFT, ExplorerError
 from explorer.explain.ledger import watches_of
-from explorer.explain.quantity import parse_place, parse_quantity
-from explorer.explain.words import hex_text, plural
+from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
+from explorer.explain.words import hex_text, plural, size_text
 from explorer.history import OpDetail, Run, Stop
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
 from explorer.scenarios import load_scenario
 from explorer.scenarios.runner import run_of
+from explorer.selectors.slot_table import holes
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
@@ -275,6 +276,9 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
 def go_to(state: AppState, text: str) -> AppState:
     """Bring a place into the detail: an address, a page, a slot, a host address or a range."""
     try:
+        wanted = parse_room(text)
+        if wanted is not None:
+            return _go_to_room(state, wanted)
         place = parse_place(text)
     except ExplorerError as error:
         return replace(state, notice=Notice(str(error), "error"))
@@ -310,6 +314,28 @@ def go_to(state: AppState, text: str) -> AppState:
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
     return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
+
+
+def _go_to_room(state: AppState, room: Room) -> AppState:
+    """Bring the lowest hole that has the room into the detail."""
+    key = moment_at(state.run, state.stop, focus=state.view.focus).focus
+    as_id = key.as_id if key is not None and key.as_id < len(state.kvm.memslots) else 0
+    first, end = -(-room.start >> PAGE_SHIFT), room.end >> PAGE_SHIFT
+    pages = -(-room.size >> PAGE_SHIFT)
+    fitting = [hole for hole in holes(state.kvm, as_id) if min(hole.end, end) - max(hole.start, first) >= pages]
+    asked = size_text(pages << PAGE_SHIFT)
+    if not fitting:
+        return replace(state, notice=Notice(f"No hole has room for {asked} there.", "error"))
+    hole = fitting[0]
+    start = max(hole.start, first)
+    margin = max(pages // 4, 8)
+    window = (max(start - margin, 0), min(start + pages, hole.end) + margin)
+    between = " and ".join(f"slot {slot.id}" for slot in (hole.below, hole.above) if slot is not None)
+    text = (
+        f"{asked} fit at {hex_text(start << PAGE_SHIFT)}: a hole of {size_text((hole.end - hole.start) << PAGE_SHIFT)}"
+        f"{' beside ' + between if between else ''}. {plural(len(fitting), 'hole')} in all would do."
+    )
+    return redraw(replace(state, view=state.view._replace(focus=key, window=window), notice=Notice(text)))
 
 
 def look_at(state: AppState, key: SlotKey) -> AppState:
