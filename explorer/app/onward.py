@@ -12,13 +12,13 @@ from explorer.engine.commands import format_command
 from explorer.engine.types import ExplorerError
 from explorer.explain.words import plural
 from explorer.figures.dom import Node, el
-from explorer.history import Run
 from explorer.live import Device, HostKernel, Limits, LiveReport, LiveRow, look_at_host, perform_all
 from explorer.scenarios import load_scenario, scenario_names
 from explorer.share import FORMATS, Told, export
 
 if TYPE_CHECKING:
     from explorer.app.state import AppState
+    from explorer.history import Run
 
 __all__ = ["Performed", "file_of", "formats", "perform_here"]
 
@@ -41,7 +41,7 @@ def perform_here(run: Run) -> Performed:
     try:
         with Device(_LIMITS) as device:
             host = look_at_host(device)
-            report = perform_all(Run.new(host.profile, host.config, run.commands), device)
+            report = perform_all(host.here(run), device)
     except ExplorerError as error:
         return Performed("Model only", "absent", el("p", f"Model only: {error}."))
     wrong = len(report.disagreements)

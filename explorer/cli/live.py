@@ -11,7 +11,6 @@ from explorer.cli.runs import RUN_HELP, find_run
 from explorer.engine.commands import format_command
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.explain.words import plural
-from explorer.history import Run
 from explorer.live import Device, Limits, LiveReport, look_at_host, perform
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _ALL = set(PROFILES)
+_SECONDS = 120.0
+"""A log of a hundred thousand calls takes a slow machine half of it."""
 _EPILOG = """\
 A VM of its own is made and goes with the process. No guest runs, and memory behind slots is reserved, never touched.
 What a bare VM cannot be asked (page trackers, guest accesses) is left out on both sides, counted and named.
@@ -58,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
     """Report, or perform and compare; return 0 if nothing differs, else 1."""
     profile = get_profile(args.profile) if args.profile else None
     named = find_run(args.source) if args.source else None
-    with Device(Limits(), args.device) as device:
+    with Device(Limits(seconds=_SECONDS), args.device) as device:
         host = look_at_host(device)
         if named is None:
             print(json.dumps(_host_as_json(host)) if args.json else "\n".join(_host_as_text(host)))
             return 1 if host.unexplained else 0
-        here = Run.new(profile or host.profile, host.config, named.run.commands)
+        here = host.here(named.run, profile)
         if not args.json:
             print(_heading(named, host, here.start.profile.name))
         rows = []

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,7 +119,8 @@ class Device:
     def close(self) -> None:
         """End the process; its VM goes with it."""
         self._child.kill()
-        self._child.wait(_END_SECONDS)
+        with suppress(subprocess.TimeoutExpired):  # the kernel may still be letting go of a large VM
+            self._child.wait(_END_SECONDS)
         for stream in (self._child.stdin, self._child.stdout):
             if stream is not None:
                 stream.close()
@@ -174,7 +177,7 @@ class Device:
             ready, _, _ = select.select([stream], [], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 self._child.kill()
-                raise DeviceError(f"no answer within {self.limits.seconds:g} s; the VM was given up")
+                raise DeviceError(self._too_long())
             piece = os.read(stream.fileno(), 1 << 16)
             if not piece:
                 raise DeviceError(self._ended())
@@ -187,8 +190,13 @@ class Device:
             raise DeviceError(reason.format(device=self._path) if reason else f"{what} fails with {errno}")
         return reply
 
+    def _too_long(self) -> str:
+        return f"the run was not done within {self.limits.seconds:g} s; the VM was given up"
+
     def _ended(self) -> str:
         status = self._child.wait(_END_SECONDS)
+        if status == -signal.SIGALRM:  # its own limit of time
+            return self._too_long()
         return f"the process that held /dev/kvm ended ({f'signal {-status}' if status < 0 else f'status {status}'})"
 
 

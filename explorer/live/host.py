@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from explorer.engine.apply import apply
 from explorer.engine.capabilities import CAPABILITIES, kvm_vm_ioctl_check_extension
 from explorer.engine.commands import parse_command
 from explorer.engine.profile import PROFILES, SOURCES, differences, profile_of_release
 from explorer.engine.state import new_vm
 from explorer.history import Run
-from explorer.live.bare import bare
+from explorer.live.bare import bare, prologue
 from explorer.live.facts import Fact, config_of_host, read_facts
 
 if TYPE_CHECKING:
@@ -86,6 +87,19 @@ class HostKernel:
     def unexplained(self) -> tuple[Evidence, ...]:
         """Evidence that the suggested profile does not give."""
         return tuple(row for row in self.evidence if self.profile.name not in row.fits)
+
+    def here(self, run: Run, profile: KernelProfile | None = None) -> Run:
+        """Return the same operations as on this machine, on the suggested profile unless another is asked for.
+
+        Raises
+        ------
+        ExplorerError
+            If the run does not begin with a new VM.
+        """
+        start = new_vm(profile or self.profile, self.config)
+        for command in prologue(run):
+            start = apply(start, command, record=False).kvm
+        return Run(start, run.commands)
 
 
 def look_at_host(device: Device) -> HostKernel:

@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 from random_calls import random_run
 
+from explorer.engine.apply import apply
 from explorer.engine.commands import parse_command
 from explorer.engine.profile import PROFILES
+from explorer.engine.state import new_vm
 from explorer.history import Run
 from explorer.live import perform_all
 from explorer.live.host import look_at_host
@@ -64,3 +66,17 @@ def test_the_suggested_profile_explains_what_was_observed(device):
     assert all(set(row.fits) <= set(PROFILES) for row in host.evidence)
     assert any(len(row.fits) < len(PROFILES) for row in host.evidence)
     assert any("page trackers" in sentence for sentence in host.unknown)
+
+
+def test_what_was_asked_before_the_run_is_asked_here_too(device, host):
+    if not host.profile.slot_zap_quirk:
+        pytest.skip("this kernel does not know the quirk")
+    start = apply(new_vm("v6_12", host.config), parse_command("enable_cap cap=DISABLE_QUIRKS2 arg=0x80")).kvm
+    run = Run(start, [parse_command("set_region slot=1 gpa=0 size=0x1000")])
+
+    report = perform_all(host.here(run), device)
+
+    assert [(row.op.at, row.op.call.name, row.agrees) for row in report.rows if row.op.call] == [
+        (-1, "KVM_ENABLE_CAP", True),
+        (0, "KVM_SET_USER_MEMORY_REGION", True),
+    ]

@@ -98,7 +98,10 @@ def test_a_run_that_is_given_up_ends_the_process(host):
 def test_a_run_that_takes_too_long_is_given_up():
     lines = ["set_region slot=1 gpa=0x100000 size=0x40000000 hva=0x7f0000000000 flags=log", "get_dirty_log slot=1"]
 
-    with Device(Limits(seconds=0.2)) as own, pytest.raises(DeviceError, match=r"within 0\.2 s|ended \(signal 14\)"):
+    with (
+        Device(Limits(seconds=0.2)) as own,
+        pytest.raises(DeviceError, match=r"^the run was not done within 0\.2 s; the VM was given up$"),
+    ):
         list(perform(run_of("v6_18", lines[0], *[lines[1]] * 90_000), own))
 
 
