@@ -120,7 +120,15 @@ def hand_off_panel(view: HandOffView) -> Node:
     ]
     return el(
         "table",
-        el("thead", el("tr", el("th", scope="col"), *heads, el("th", el("b", "fate"), scope="col"))),
+        el(
+            "thead",
+            el(
+                "tr",
+                el("th", el("span", "field", cls="only-read"), scope="col"),
+                *heads,
+                el("th", el("b", "fate"), scope="col"),
+            ),
+        ),
         el("tbody", _quiet_row(view), *(_field_row(row) for row in view.rows)),
         cls="fields",
         aria_label=f"fields of the slot through this {view.change}",
@@ -321,7 +329,7 @@ def _bill(view: GuardsView) -> Node:
         el("th", view.bill_title, scope="col"),
         el("th", "before", scope="col"),
         el("th", "after", scope="col"),
-        el("th", "", scope="col"),
+        el("th", el("span", "note", cls="only-read"), scope="col"),
         cls="bill-head" + (" is-paid" if kept else ""),
     )
     rows: list[Node] = [_bill_row(row) for row in paid]

@@ -28,6 +28,11 @@ const TABS = [
   ["guards", "Guards"],
   ["table", "Slots"],
 ];
+const PARTS = [
+  [".mx-top", "Story and machine"],
+  [".mx-compose", "Next operation"],
+  [".mx-map-tools", "Scale of the map"],
+];
 const HELP = [
   ["→ ←", "next, previous operation"],
   ["⇧→ ⇧←", "one step inside an operation"],
@@ -649,7 +654,17 @@ class Stage {
     return { width, map: Math.round(this.mapBody.getBoundingClientRect().width) || 0, theme: this.theme() };
   }
 
+  // What lies around the stage are widgets, which cannot say what they are to a screen reader.
+  nameParts() {
+    for (const [selector, label] of PARTS) {
+      const part = this.frameBox().querySelector(selector);
+      part?.setAttribute("role", "region");
+      part?.setAttribute("aria-label", label);
+    }
+  }
+
   measure() {
+    this.nameParts();
     const { width, map } = this.sizes();
     const now = `${width}/${map}`;
     if (this.measured && this.measured !== now) {
