@@ -277,7 +277,7 @@ class App:
             self._kernels.use(self.state)
             near, done = self._kernels.work()
             if done or near > window or monotonic() - told > _TELL_EVERY:
-                self.stage.say(self._kernels.message())
+                self.stage.say(self._kernels.message(done=done))
                 told = monotonic()
         except Exception:  # noqa: BLE001 - a person sees a sentence, never a traceback; the log has it
             _log.exception("the Kernels tab failed")

@@ -74,8 +74,8 @@ class KernelsTab:
         reruns.work(eras, len(state.run), _PIECE)
         return True, reruns.reached(eras) >= len(state.run)
 
-    def message(self) -> dict[str, Any]:
-        """Return what the page should show; a part that it already shows is left out."""
+    def message(self, *, done: bool) -> dict[str, Any]:
+        """Return what the page should show, and whether it is all; a part that it already shows is left out."""
         state = self._state
         assert state is not None, "a tab is used for a state first"
         call = _call(state)
@@ -91,7 +91,7 @@ class KernelsTab:
             if self._sent.get(name) != digest:
                 self._sent[name] = digest
                 fresh[name] = panel
-        return {"t": "kernels", "panels": fresh}
+        return {"t": "kernels", "rev": state.revision, "done": done, "panels": fresh}
 
 
 def _call(state: AppState) -> Call | None:

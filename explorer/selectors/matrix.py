@@ -247,7 +247,7 @@ def _column_title(*, built_in: bool, attached: bool) -> str:
 def _columns(before: Kvm) -> tuple[MatrixColumn, ...]:
     attached_now = is_attached(before)
     how = {
-        True: "as in the run" if attached_now else "KVMGT attaches first",
+        True: "as in the run" if attached_now else "KVMGT added",
         False: "tracker left out" if attached_now else "as in the run",
     }
     return tuple(

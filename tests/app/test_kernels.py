@@ -128,14 +128,14 @@ def test_a_long_run_is_replayed_in_pieces_the_window_first() -> None:
     pieces = [tab.work()]
     while not pieces[-1][0]:
         pieces.append(tab.work())
-    text = texts(tab.message())["eras"]
+    text = texts(tab.message(done=False))["eras"]
     assert "of 800 operations replayed so far" in text
     assert "…" not in text, "what the window shows is there"
 
     while not pieces[-1][1]:
         pieces.append(tab.work())
     assert len(pieces) > 30
-    assert "replayed so far" not in texts(tab.message())["eras"]
+    assert "replayed so far" not in texts(tab.message(done=True))["eras"]
 
 
 # -- where cells lead ------------------------------------------------------------------------------

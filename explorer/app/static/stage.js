@@ -637,7 +637,7 @@ class Stage {
       case "around":
         return this.around(message);
       case "kernels":
-        return this.takeKernels(message.panels);
+        return this.takeKernels(message);
       case "taken":
         this.taken?.();
         return undefined;
@@ -706,7 +706,7 @@ class Stage {
   }
 
   // Tables of the Kernels tab: Python sends those that changed. Focus stays on the cell it was on.
-  takeKernels(panels) {
+  takeKernels({ panels, rev, done }) {
     for (const [name, tree] of Object.entries(panels)) {
       const host = this.kernels[name];
       const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
@@ -718,7 +718,7 @@ class Stage {
       }
       if (held) [...host.querySelectorAll("[data-at]")].find((cell) => cell.dataset.at === held)?.focus({ preventScroll: true });
     }
-    this.root.dataset.kernels = "shown";
+    this.root.dataset.kernels = done ? String(rev) : "busy";
   }
 
   // Move the focus from cell to cell of a table.
