@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from hashlib import blake2b
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from explorer.app.state import (
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelsTab", "flip_test", "leave_question", "pick_kernel", "show_cell", "show_result"]
 
-_PIECE = 200
-"""Operations replayed before other messages get their turn: about fifteen milliseconds."""
+_PIECE = 45
+"""Operations replayed before the clock is looked at."""
+_TURN_SECONDS = 0.012
+"""How long work goes on before other messages get their turn."""
 
 
 class KernelsTab:
@@ -58,7 +61,14 @@ class KernelsTab:
         self._sent.clear()
 
     def work(self) -> tuple[bool, bool]:
-        """Replay a piece; return whether the window is complete, and whether all is."""
+        """Replay for one turn; return whether the window is complete, and whether all is."""
+        end = monotonic() + _TURN_SECONDS
+        window, done = self._piece()
+        while not done and monotonic() < end:
+            window, done = self._piece()
+        return window, done
+
+    def _piece(self) -> tuple[bool, bool]:
         state, reruns = self._state, self._reruns
         assert state is not None, "a tab is used for a state first"
         call = _call(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from explorer.explain.words import plural
 from explorer.figures.dom import Node, el, glyph, rich
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def matrix_panel(view: MatrixView) -> Node:
             "p",
             el("b", view.finding),
             *(el("span", *rich(text), cls="shows") for text in view.shows),
-            el("span", f"{view.pending} cells are still computed", cls="shows") if view.pending else None,
+            el("span", f"{plural(view.pending, 'cell')} not computed yet", cls="shows") if view.pending else None,
             cls="finding" + (" is-loud" if any(row.loud for row in view.rows) else ""),
         ),
         el(

@@ -265,9 +265,9 @@ def _finding(
 ) -> tuple[str, tuple[str, ...]]:
     """Return what the series as posted comes to, and which configurations show it."""
     row = next(row for row in rows if row.profile == POSTED)
-    cells = [cell for cell in row.cells if cell.mark not in ("impossible", "pending")]
+    cells = [cell for cell in row.cells if cell.mark != "impossible"]
     wrong = [cell for cell in cells if cell.differs]
-    if not cells:
+    if not cells or any(cell.mark == "pending" for cell in (*row.cells, *rows[0].cells)):
         return "", ()
     if not wrong:
         why = "" if _moves(answers) else ": only a MOVE meets the test"
