@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,11 @@ from explorer.selectors.eras import COLUMNS, era_settings, select_eras
 from explorer.selectors.matrix import select_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from explorer.app.state import AppState
 
-__all__ = ["KernelsTab", "flip_test", "leave_question", "pick_kernel", "show_cell", "show_result"]
+__all__ = ["KernelsTab", "action_of", "flip_test", "leave_question", "pick_kernel", "show_cell", "show_result"]
 
 _PIECE = 45
 """Operations replayed before the clock is looked at."""
@@ -109,6 +112,29 @@ def _call(state: AppState) -> Call | None:
 
 
 # -- actions ---------------------------------------------------------------------------------------
+
+
+def action_of(kind: str, key: str) -> Callable[[AppState], AppState]:
+    """Return what a click in the tab asks for.
+
+    Parameters
+    ----------
+    kind
+        ``matrix`` or ``era`` for a cell, ``pick`` for a kernel's name, ``test`` for the switch.
+    key
+        What was clicked, such as ``v6_6:1:0``, ``v6_6:12``, ``v6_6`` or ``posted``.
+    """
+    name, _, rest = key.partition(":")
+    match kind:
+        case "matrix":
+            built_in, _, attached = rest.partition(":")
+            return partial(show_cell, profile=name, built_in=built_in == "1", attached=attached == "1")
+        case "era":
+            return partial(show_result, profile=name, op=int(rest))
+        case "pick":
+            return partial(pick_kernel, profile=name)
+        case _:
+            return partial(flip_test, form=name)
 
 
 def leave_question(state: AppState) -> AppState:
