@@ -209,6 +209,7 @@ class App:
             self.state = fitted
             self._builder.use(fitted)
             self._send_plan("follow")
+            self._show_kernels()
 
     def _give(self, message: dict[str, Any]) -> None:
         """Send the frames a page asks for, unless they are of a state that is gone.
