@@ -32,6 +32,7 @@ def matrix_panel(view: MatrixView) -> Node:
             *(el("span", *rich(text), cls="shows") for text in view.shows),
             el("span", f"{plural(view.pending, 'cell')} not computed yet", cls="shows") if view.pending else None,
             cls="finding" + (" is-loud" if any(row.loud for row in view.rows) else ""),
+            title="; ".join((view.finding, *view.shows)).replace("`", ""),
         ),
         el(
             "table",
