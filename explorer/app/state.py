@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.link import pack, unpack
-from explorer.app.machine import Machine
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
@@ -21,6 +20,7 @@ from explorer.explain.ledger import watches_of
 from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
 from explorer.explain.words import hex_text, plural, size_text
 from explorer.history import OpDetail, Run, Stop
+from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
 from explorer.scenarios import load_scenario
@@ -53,6 +53,8 @@ class View(NamedTuple):
     theme: str = "light"
     narrow: bool = False
     plot_width: float = 982
+    pair: tuple[str, str] | None = None
+    """Two kernels whose results are compared, by profile, if a person chose them."""
 
 
 class Notice(NamedTuple):

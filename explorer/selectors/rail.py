@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RailCell", "RailView", "Section", "select_rail"]
 
-_RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
+RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
 _CHAIN = 5
 _LONG_RUN = 400
 
@@ -85,7 +85,7 @@ def select_rail(run: Run, moment: Moment) -> RailView:
 
 def _provenance(kvm: Kvm) -> str:
     """Say whether what is shown was recorded on a real kernel, and on which."""
-    kernel = _RECORDED.get(kvm.profile.name)
+    kernel = RECORDED.get(kvm.profile.name)
     if kernel is None:
         return "model, not recorded"
     if any(isinstance(tracker, Kvmgt) and tracker.attached for tracker in kvm.trackers.values()):
