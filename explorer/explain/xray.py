@@ -28,8 +28,18 @@ if TYPE_CHECKING:
     from explorer.engine.types import Errno
     from explorer.engine.uapi import KvmMrChange
     from explorer.explain.changes import Change
+    from explorer.history.moment import Moment
 
-__all__ = ["Check", "InTheWay", "Operand", "XRay", "slots_in_the_way", "xray_of"]
+__all__ = [
+    "Check",
+    "InTheWay",
+    "Operand",
+    "XRay",
+    "in_the_way_of",
+    "slots_in_the_way",
+    "why_nothing_works",
+    "xray_of",
+]
 
 
 class Operand(NamedTuple):
@@ -144,7 +154,7 @@ def xray_of(kvm: Kvm, call: SetMemoryRegion) -> XRay | None:
         cost=_cost(kvm, step.kvm, call),
         in_the_way=slots_in_the_way(kvm, call, guard.name),
         changes=changes,
-        nothing_works="" if changes else _nothing_works(guard),
+        nothing_works="" if changes else why_nothing_works(guard),
     )
 
 
@@ -195,7 +205,8 @@ def _cost(before: Kvm, after: Kvm, call: SetMemoryRegion) -> str:
     return f"the slot was hidden and its mappings zapped first; the generation went up by {steps}"
 
 
-def _nothing_works(guard: Guard) -> str:
+def why_nothing_works(guard: Guard) -> str:
+    """Return why no change of a call helps where a check fired and none was found."""
     if guard.name == "vm_alive":
         return "no call on this VM works any more: KVM marked it dead, and only a new VM helps"
     if guard.name in ("bitmap_memory", "array_memory"):
@@ -218,3 +229,11 @@ def slots_in_the_way(kvm: Kvm, call: SetMemoryRegion, guard: str) -> tuple[InThe
         slot = kvm.slot(holder.slot, holder.as_id) if holder is not None else None
         return (InTheWay(slot, slot.base_gfn, slot.end_gfn),) if slot is not None else ()
     return ()
+
+
+def in_the_way_of(moment: Moment) -> tuple[InTheWay, ...]:
+    """Return the slots in the way of the region call a moment is in; none unless it was refused for them."""
+    op, call = moment.op, moment.call
+    if op is None or call is None or op.step.refused_by is None:
+        return ()
+    return slots_in_the_way(op.before, call, op.step.refused_by.name)

@@ -149,7 +149,7 @@ def test_a_refused_move_was_not_free_and_says_what_works(profile):
 
     assert (view.verdict, view.subtitle, view.errno) == ("MOVE refused", "and it was not free", "−EINVAL")
     assert rows(view, "What would work") == [
-        ["Detach the tracker, then MOVE", "0"],
+        ["Detach KVMGT first", "0"],
         ["DELETE and CREATE at 0xd0200000", "0"],
         ["The same call on 6.1", "0"],
     ]

@@ -625,6 +625,8 @@ class Stage {
         return this.take(message);
       case "around":
         return this.around(message);
+      case "tab":
+        return this.choose(message.name);
       case "taken":
         this.taken?.();
         return undefined;
