@@ -58,7 +58,8 @@ def show_line(state: AppState, line: OneLine) -> AppState:
         machine = machine._replace(config=reason.start.config)
         run = Run(machine.start(), run.commands)
     base = replace(state, machine=machine, run=run, stop=run.last_stop)
-    return _with_notice(append(base, *reason.commands, line.call), line, found, reason)
+    after = replace(append(base, *reason.commands, line.call), earlier=state)
+    return _with_notice(after, line, found, reason)
 
 
 def _show_alone(state: AppState, line: OneLine) -> AppState:

@@ -111,6 +111,19 @@ def _command_of(record: RegionCall) -> SetMemoryRegion:
     )
 
 
+class _GapsOf(list[Gap]):
+    """Lines that were not used, of those that are asked for."""
+
+    def __init__(self, lines: set[int]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def append(self, gap: Gap) -> None:
+        """Take the gap if it is on one of the lines."""
+        if gap.line in self._lines:
+            super().append(gap)
+
+
 def read_log_before(source: Source, line: OneLine, profile: KernelProfile | None = None) -> LogBefore:
     """Replay a log and return the VM that a line was for, as it was then.
 
@@ -119,10 +132,11 @@ def read_log_before(source: Source, line: OneLine, profile: KernelProfile | None
     Raises
     ------
     TraceError
-        If the source is no log that can be read, or shows no memory slot call.
+        If the source is no log that can be read, or shows no memory slot call, or says that the line was for no VM.
     """
     replay = Replay(source, profile)
     same = {number for number, text in enumerate(source.lines(), 1) if text.strip() == line.text}
+    unused = replay.gaps = _GapsOf(same)
     found: tuple[Kvm, int] | None = None
     machines = replay.lift.machines
     for row in replay.rows():
@@ -132,6 +146,8 @@ def read_log_before(source: Source, line: OneLine, profile: KernelProfile | None
     said = [sentence for sentence in replay.summary().assumptions if sentence.startswith("The log does not name")]
     if found is not None:
         return LogBefore(found[0], (f"The line is line {found[1]} of {source.name}: the VM is as it was then.", *said))
+    if unused:
+        raise TraceError(f"{source.name}, line {unused[-1].line}: {unused[-1].reason}, so no slot is to blame")
     if not machines:
         raise TraceError(f"{source.name}: no memory slot call in this log, so it says nothing of the VM")
     vm, how = _vm_of(replay, line)

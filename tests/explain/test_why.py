@@ -1,6 +1,7 @@
 """Why a line of a log came back with its errno, with a log before it and without one."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from explorer.engine.apply import apply
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.explain.why import why
 from explorer.trace.one_line import read_log_before, read_one_line
+from explorer.trace.records import TraceError
 from explorer.trace.source import bytes_source
 
 TRACES = Path(__file__).parents[2] / "assets" / "traces"
@@ -184,3 +186,21 @@ def test_qemus_own_trace_may_be_the_log_of_a_line_of_strace():
 
     assert guards(found) == ["overlap"]
     assert found.assumptions[0] == "The line is taken for a call on the only VM of the log, at the log’s end."
+
+
+@pytest.mark.parametrize("name", ["own-fails", "own-fails-510"])
+def test_every_refused_line_of_a_recorded_log_is_explained_by_its_own_log(name):
+    log = gzip.decompress((TRACES / name / "strace.log.gz").read_bytes()).decode().splitlines()
+    lines = [text for text in log if re.search(r"SET_USER_MEMORY_REGION.* = -1 E(INVAL|EXIST|NOMEM)", text)]
+    assert len(lines) > 20
+
+    for text in dict.fromkeys(lines):
+        source = bytes_source("own.log", "\n".join(log).encode(), limit_bytes=1 << 24)
+        if "ioctl(3" in text:  # /dev/kvm itself, as the line or the log says
+            with pytest.raises(TraceError, match="descriptor 3 is (/dev/kvm, not a|no) VM"):
+                read_log_before(source, read_one_line(text))
+            continue
+        line = read_one_line(text)
+        found = why(line, get_profile("v6_18"), read_log_before(source, line))
+        assert [reason.assumptions for reason in found.reasons] == [()], text
+        assert found.reasons[0].xray.errno.name == line.errno
