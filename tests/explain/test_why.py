@@ -1,10 +1,13 @@
 """Why a line of a log came back with its errno, with a log before it and without one."""
 
+import contextlib
 import gzip
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from explorer.engine.apply import apply
 from explorer.engine.profile import PROFILES, get_profile
@@ -197,10 +200,54 @@ def test_every_refused_line_of_a_recorded_log_is_explained_by_its_own_log(name):
     for text in dict.fromkeys(lines):
         source = bytes_source("own.log", "\n".join(log).encode(), limit_bytes=1 << 24)
         if "ioctl(3" in text:  # /dev/kvm itself, as the line or the log says
-            with pytest.raises(TraceError, match="descriptor 3 is (/dev/kvm, not a|no) VM"):
+            with pytest.raises(TraceError, match=r"descriptor 3 is (/dev/kvm, not a|no) VM"):
                 read_log_before(source, read_one_line(text))
             continue
         line = read_one_line(text)
         found = why(line, get_profile("v6_18"), read_log_before(source, line))
         assert [reason.assumptions for reason in found.reasons] == [()], text
         assert found.reasons[0].xray.errno.name == line.errno
+
+
+U64 = st.one_of(
+    st.integers(0, 1 << 40),
+    st.sampled_from([0, 0x1000, 0xC0000, 1 << 46, 1 << 52, (1 << 64) - 4096, (1 << 64) - 1]),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    slot=st.one_of(st.integers(0, 8), st.integers(0, (1 << 32) - 1)),
+    flags=st.one_of(st.integers(0, 7), st.integers(0, (1 << 32) - 1)),
+    gpa=U64,
+    size=U64,
+    hva=U64,
+    errno=st.sampled_from(["EEXIST", "EINVAL", "ENOMEM", "EBUSY", "ENOENT"]),
+    with_log=st.booleans(),
+)
+def test_whatever_the_numbers_are_each_reason_gives_the_errno_and_each_change_works(
+    slot, flags, gpa, size, hva, errno, with_log
+):
+    text = strace(slot, gpa, size, flags=hex(flags), hva=hva, errno=errno)
+    found = after(BOOT, text) if with_log else alone(text)
+
+    assert found.answer
+    for reason in found.reasons:
+        kvm = reason.start
+        for command in reason.commands:
+            kvm = apply(kvm, command).kvm
+        assert apply(kvm, found.line.call).errno.name == errno
+        for change in reason.xray.changes:
+            changed = kvm
+            for command in change.commands:
+                step = apply(changed, command)
+                assert step.errno is None
+                changed = step.kvm
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.text(), st.text().map(lambda t: strace() + t), st.integers(0, 150).map(lambda n: strace()[:n])))
+def test_no_text_makes_reading_a_line_fail_in_another_way(text):
+    with contextlib.suppress(TraceError):
+        assert read_one_line(text).call
