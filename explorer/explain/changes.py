@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.uapi import KvmMrChange
-from explorer.explain.edits import REGION_EDITS, Edit
+from explorer.explain.edits import ARGUMENT_EDITS, Edit
 from explorer.explain.gmem_edits import GMEM_EDITS
+from explorer.explain.slot_edits import SLOT_EDITS
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command, SetMemoryRegion
@@ -34,7 +35,7 @@ _SAME_KIND = 2.5
 """What the next change of a kind that is there already is set back by."""
 _SECOND_WAY = 3.0
 """What it costs to get out of the way of slots in two ways at once."""
-_EDITS = REGION_EDITS | GMEM_EDITS
+_EDITS = ARGUMENT_EDITS | SLOT_EDITS | GMEM_EDITS
 
 
 class Change(NamedTuple):
