@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion2
 from explorer.engine.dirty_log import account_dirty_logging, kvm_mmu_slot_apply_flags
+from explorer.engine.draft import built
 from explorer.engine.events import (
     ArraysInherited,
     CallRefused,
@@ -113,7 +114,11 @@ class PendingUpdate(NamedTuple):
 
     def thaw(self) -> RegionUpdate:
         """Return the mutable form."""
-        return RegionUpdate(self)
+        update = RegionUpdate(self.call, internal=self.internal)
+        for name, value in zip(self._fields, self, strict=True):
+            setattr(update, name, value)
+        update.results = list(self.results)
+        return update
 
 
 class RegionUpdate:
@@ -133,22 +138,14 @@ class RegionUpdate:
     refused_by: Guard | None
     results: list[GuardResult]
 
-    def __init__(self, pending: PendingUpdate) -> None:
-        """Copy a frozen update."""
-        (
-            self.call,
-            self.internal,
-            self.change,
-            self.old,
-            self.invalid,
-            self.new,
-            self.phases,
-            self.at,
-            self.errno,
-            self.refused_by,
-            results,
-        ) = pending
-        self.results = list(results)
+    def __init__(self, call: SetMemoryRegion, *, internal: bool) -> None:
+        """Stand before the first phase."""
+        self.call = call
+        self.internal = internal
+        self.change = self.old = self.invalid = self.new = self.errno = self.refused_by = None
+        self.phases = _START
+        self.at = 0
+        self.results = []
 
     def freeze(self) -> PendingUpdate:
         """Return the immutable form."""
@@ -178,7 +175,7 @@ class RegionUpdate:
 
 def begin(call: SetMemoryRegion, *, internal: bool = False) -> RegionUpdate:
     """Return a region call that has not run a phase."""
-    return RegionUpdate(PendingUpdate(call, internal, None, None, None, None, _START, 0, None, None, ()))
+    return RegionUpdate(call, internal=internal)
 
 
 def run_to_end(kvm: KvmDraft, update: RegionUpdate) -> None:
@@ -337,8 +334,8 @@ def _publish(kvm: KvmDraft, update: RegionUpdate) -> None:
     # The old set's generation plus the bit: until every reader has drained, nobody may cache MMIO.
     generation = _marked(sets[active_idx].generation, kvm.profile)
     node_idx, _, id_hash, gfn_tree, hva_tree = sets[next_idx]
-    edited = KvmMemslots(node_idx, generation, id_hash, gfn_tree, hva_tree)
-    kvm.memslots[as_id] = AddressSpace((edited, sets[1]) if next_idx == 0 else (sets[0], edited), next_idx)
+    edited = built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree))
+    kvm.memslots[as_id] = built(AddressSpace, ((edited, sets[1]) if next_idx == 0 else (sets[0], edited), next_idx))
     kvm.emit(MemslotsPublished, as_id=as_id, node_idx=next_idx, generation=generation)
 
 
@@ -368,7 +365,7 @@ def _drain(kvm: KvmDraft, update: RegionUpdate) -> None:
         # The 19 bits an MMIO SPTE keeps of the generation have come round.
         kvm_mmu_zap_all_fast(kvm)
     node_idx, _, id_hash, gfn_tree, hva_tree = active
-    kvm.put_set(as_id, KvmMemslots(node_idx, generation, id_hash, gfn_tree, hva_tree))
+    kvm.put_set(as_id, built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree)))
     kvm.emit(GenerationAdvanced, as_id=as_id, generation=generation)
 
 
@@ -585,7 +582,7 @@ def _kvm_replace_memslot(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemor
         elif old.base_gfn != new.base_gfn:
             # Erase before insert: a slot may move over its own old place.
             gfn_tree = gfn_tree.discard(old.base_gfn).set(new.base_gfn, new.id)
-    kvm.put_set(some.as_id, KvmMemslots(node_idx, generation, id_hash, gfn_tree, hva_tree))
+    kvm.put_set(some.as_id, built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree)))
     _note_replaced(kvm, node_idx, old, new)
 
 
@@ -601,12 +598,11 @@ def _mirror(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemorySlot | None)
     """
     kvm.enter("kvm_replace_memslot")
     as_id = kvm.update.call.as_id if kvm.update is not None else 0
-    active, inactive = kvm.active(as_id), kvm.inactive(as_id)
-    kvm.put_set(
-        as_id,
-        KvmMemslots(inactive.node_idx, inactive.generation, active.id_hash, active.gfn_tree, active.hva_tree),
-    )
-    _note_replaced(kvm, inactive.node_idx, old, new)
+    sets, active_idx = kvm.memslots[as_id]
+    _, _, id_hash, gfn_tree, hva_tree = sets[active_idx]
+    node_idx, generation, _, _, _ = sets[1 - active_idx]
+    kvm.put_set(as_id, built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree)))
+    _note_replaced(kvm, node_idx, old, new)
 
 
 def _note_replaced(kvm: KvmDraft, node_idx: int, old: KvmMemorySlot | None, new: KvmMemorySlot | None) -> None:

@@ -171,13 +171,22 @@ class SortedMap(Generic[K, V]):
         """Return a map in which `key` has `value`."""
         path, keys, values = self._descend(key)
         at = bisect_left(keys, key)
+        size = self._size
         if at < len(keys) and keys[at] == key:
-            leaf: _Node = (keys, (*values[:at], value, *values[at + 1 :]))
-            return _new(_replaced(path, leaf), self._height, self._size)
-        if len(keys) < FANOUT and (at or not path):  # the usual case: no split, and no least key changes
-            leaf = ((*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]))
-            return _new(_replaced(path, leaf), self._height, self._size + 1)
-        return self._insert(path, (*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]), at)
+            edited = [*values]
+            edited[at] = value
+            values = (*edited,)
+        elif len(keys) < FANOUT and (at or not path):  # the usual case: no split, and no least key changes
+            edited = [*keys]
+            edited.insert(at, key)
+            keys = (*edited,)
+            edited = [*values]
+            edited.insert(at, value)
+            values = (*edited,)
+            size += 1
+        else:
+            return self._insert(path, (*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]), at)
+        return _new(_replaced(path, (keys, values)), self._height, size)
 
     def discard(self, key: K) -> SortedMap[K, V]:
         """Return a map without `key`; the same map if it has none."""
@@ -249,8 +258,11 @@ class SortedMap(Generic[K, V]):
 
 def _replaced(path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]], node: _Node) -> _Node:
     """Return the root with another node at the end of a path; the least keys on it stay."""
-    for upper_keys, children, i in reversed(path):
-        node = (upper_keys, (*children[:i], node, *children[i + 1 :]))
+    while path:
+        upper_keys, children, i = path.pop()
+        edited = [*children]
+        edited[i] = node
+        node = (upper_keys, (*edited,))
     return node
 
 

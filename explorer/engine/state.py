@@ -215,7 +215,9 @@ class KvmMemorySlot(NamedTuple):
     def with_arch(self, arch: KvmArchMemorySlot) -> KvmMemorySlot:
         """Return the slot with other arrays."""
         slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, _, gmem = self
-        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch, gmem)
+        return tuple.__new__(
+            KvmMemorySlot, (slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch, gmem)
+        )
 
     def brief(self) -> str:
         """Return the slot in the words of `Kvm.brief`."""
