@@ -17,6 +17,7 @@ from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
+from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
@@ -324,7 +325,13 @@ class App:
         self._import(data, name)
 
     def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile."""
+        """Read a log beside the message loop, so that the page is answered meanwhile; one failing line at once."""
+        line = failing_line(data)
+        if line is not None:
+            self._change(show_line, line)
+            if self.state.notice is None or self.state.notice.kind != "error":
+                self.stage.say({"t": "tab", "name": "guards"})
+            return
 
         def read() -> tuple[ImportedLog, Run]:
             log = import_log(data, name=name, limit_bytes=UPLOAD_LIMIT)

@@ -257,15 +257,17 @@ def guards_panel(view: GuardsView) -> Node:
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
     checks = sum(rung.checks for rung in passed)
-    if view.late and len(passed) == len(view.free):
+    # What matters is further down: where there is little room, the rows that passed are one.
+    folding = bool(view.late) or view.fired is not None
+    if passed and folding and (view.fired is not None or len(passed) == len(view.free)):
         rungs.append(
             el(
                 "tr",
                 el("td", glyph("check")),
                 el(
                     "td",
-                    f"{checks} checks in {len(view.free)} rows passed"
-                    if len(view.free) != checks
+                    f"{checks} checks in {len(passed)} rows passed"
+                    if len(passed) != checks
                     else f"{checks} checks passed",
                 ),
                 el("td", "free"),
@@ -273,7 +275,7 @@ def guards_panel(view: GuardsView) -> Node:
                 cls="folded",
             )
         )
-    rungs += [_rung(rung, folding=bool(view.late)) for rung in view.free]
+    rungs += [_rung(rung, folding=folding) for rung in view.free]
     if view.divider:
         rungs.append(el("tr", el("td", view.divider, colspan=4), cls="divider"))
     rungs += [_rung(rung, folding=False) for rung in view.late]

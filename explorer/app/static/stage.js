@@ -721,6 +721,8 @@ class Stage {
         return this.around(message);
       case "kernels":
         return this.takeKernels(message);
+      case "tab":
+        return this.choose(message.name);
       case "taken":
         this.taken?.();
         return undefined;
