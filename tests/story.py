@@ -58,12 +58,16 @@ class Story:
         self.last = Step(kvm, (), None)
         self.told: list[Event] = []
         """Every event since the story began."""
+        self.steps: list[tuple[Kvm, Command, Step]] = []
+        """Every command since the story began, with the VM it met and what it did."""
 
     # -- verbs -----------------------------------------------------------------------------------
 
     def do(self, command: Command | str) -> Story:
         """Give any command, also in its one-line form."""
-        self.last = apply(self.kvm, parse_command(command) if isinstance(command, str) else command)
+        given = parse_command(command) if isinstance(command, str) else command
+        self.last = apply(self.kvm, given)
+        self.steps.append((self.kvm, given, self.last))
         self.kvm = self.last.kvm
         self.told += self.last.events
         return self

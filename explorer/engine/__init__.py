@@ -2,5 +2,6 @@
 
 Read in this order: `types`, `uapi`, `profile`, `config`, `state`, `capabilities`, `commands`, `events`,
 `draft`, `lookup`, `guest_memfd`, `guards`, `memslots`, `metadata`, `spte`, `page_track`, `trackers`, `mmu`,
-`hostmem`, `dirty_log`, `fault`, `shadow`, `guest`, `vcpu`, `apply`, `invariants`.
+`hostmem`, `dirty_log`, `fault`, `shadow`, `guest`, `vcpu`, `apply`, `slot_properties`, `tracking_properties`,
+`step_properties`, `invariants`.
 """

@@ -61,6 +61,7 @@ class KernelProfile:
     hva_checked_for_internal_slots: bool = True
     move_keeps_arch_metadata: bool = False
     prepare_checks_max_gfn: bool = True
+    dirty_bitmap_allocated_first: bool = False
     kvm_is_a_track_notifier: bool = False
     region_hook: Literal["track_flush_slot", "track_remove_region"] = "track_remove_region"
     move_refused_for_external_user: bool = True
@@ -128,6 +129,10 @@ SOURCES: dict[str, Behaviour] = {
     "prepare_checks_max_gfn": Behaviour(
         "whether a slot must end within the guest's physical address width",
         "arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region()",
+    ),
+    "dirty_bitmap_allocated_first": Behaviour(
+        "whether the dirty bitmap is allocated before the slot is invalidated, so that a lack of memory costs nothing",
+        "virt/kvm/kvm_main.c: __kvm_set_memory_region() before v5.17, kvm_prepare_memory_region() from then on",
     ),
     "kvm_is_a_track_notifier": Behaviour(
         "whether KVM's own zap is reached through the page-track notifier list",
@@ -291,6 +296,7 @@ PROFILES: dict[str, KernelProfile] = {
                 "hva_checked_for_internal_slots": False,
                 "move_keeps_arch_metadata": True,
                 "prepare_checks_max_gfn": False,
+                "dirty_bitmap_allocated_first": True,
                 "track_arrays": "always",
                 "dirty_ring": False,
                 "valid_quirks": 0,
@@ -305,6 +311,7 @@ PROFILES: dict[str, KernelProfile] = {
             | {
                 "user_mem_slots": 509,
                 "prepare_checks_max_gfn": False,
+                "dirty_bitmap_allocated_first": True,
                 "track_arrays": "always",
                 "dirty_ring": False,
                 "valid_quirks": 0,

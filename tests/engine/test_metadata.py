@@ -1,5 +1,7 @@
 """The arrays behind a slot: kernel-reference sections 11.1, 11.2, 11.6 and 11.7."""
 
+from dataclasses import replace
+
 import pytest
 from story import H, story
 
@@ -216,6 +218,19 @@ def test_a_slot_without_memory_for_its_arrays_gives_its_bitmap_back():
     vm.do(vm.region(1, gfn=0x100000, npages=1024, hva=H, flags=KVM_MEM_LOG_DIRTY_PAGES))
 
     assert (vm.refused_by, vm.kvm.heap_bytes, len(vm.kvm.heap)) == ("array_memory", 0, 0)
+
+
+@pytest.mark.parametrize(("profile", "generations"), [("pre_edd4", 0), ("v5_10", 0), ("v6_1", 4), ("v7_3", 4)])
+def test_a_move_without_memory_for_its_bitmap_costs_two_swaps_from_5_17_on(profile, generations):
+    """Before, __kvm_set_memory_region() allocates the bitmap ahead of kvm_set_memslot()."""
+    vm = story(profile=profile).slot(1, gfn=0x100, npages=1024, hva=H)
+    vm.kvm = vm.kvm._replace(config=replace(vm.kvm.config, host_memory=vm.kvm.heap_bytes))
+    before, slots = vm.generation(), vm.kvm.slots()
+
+    vm.move(1, to_gfn=0x800, flags=KVM_MEM_LOG_DIRTY_PAGES)
+
+    assert (vm.errno_name, vm.refused_by) == ("ENOMEM", "bitmap_memory")
+    assert (vm.generation() - before, vm.kvm.slots()) == (generations, slots)
 
 
 def test_before_edd4_a_create_can_run_out_of_memory_as_well():
