@@ -248,6 +248,11 @@ class Story:
         assert isinstance(tracker, Kvmgt)
         return tracker
 
+    def gpu_uses(self, table: int, index: int, *, user: int = 0) -> Hva | None:
+        """Return the host page that an entry of a vGPU's shadow table leads to; None for scratch."""
+        entry = self.vgpu(user).spts[Gfn(table)].entries.get(index)
+        return None if entry is None else entry.hva
+
     def past_the_end(self, slot_id: int, level: Level) -> list[Gfn]:
         """Return the gfns of a slot whose index at a level is past the end of the counters."""
         slot, n = self[slot_id], self.lpage_level(slot_id, level).n

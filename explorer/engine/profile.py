@@ -72,6 +72,7 @@ class KernelProfile:
     disallow_lpage_warns: Literal["below zero", "bit 31 flips"] = "bit 31 flips"
     external_lookup_precedes_table: bool = False
     detached_vgpu_untracks_silently: bool = False
+    gpu_page_outside_slots_is_scratch: bool = False
     slot_zap_quirk: bool = True
     quirk_off_zaps_shadow_pages: bool = True
     write_tracked_in_both_spaces: bool = False
@@ -180,6 +181,11 @@ SOURCES: dict[str, Behaviour] = {
         "whether a detached vGPU that takes a watch away is told 0 instead of ESRCH",
         "drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove()",
     ),
+    "gpu_page_outside_slots_is_scratch": Behaviour(
+        "what KVMGT shadows for an entry that names a page in no slot: a scratch page, or nothing and it gives up",
+        '"drm/i915/gvt: remove interface intel_gvt_is_valid_gfn" (in v6.6)',
+        "1e557c1cd054",
+    ),
     "slot_zap_quirk": Behaviour(
         "whether userspace may ask that a MOVE or DELETE zaps only the slot",
         "commit that added KVM_X86_QUIRK_SLOT_ZAP_ALL (in v6.12)",
@@ -252,6 +258,7 @@ _BEFORE_THE_SERIES = {
     "disallow_lpage_warns": "below zero",
     "external_lookup_precedes_table": True,
     "detached_vgpu_untracks_silently": True,
+    "gpu_page_outside_slots_is_scratch": True,
     "slot_zap_quirk": False,
     "smm_is_optional": False,
     "valid_quirks": 0x7F,

@@ -6,6 +6,8 @@ a step must not do after each command.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from explorer.engine.events import KernelWarned
 from explorer.engine.invariants import INVARIANTS, STEP_INVARIANTS, step_violations, violations
 from explorer.engine.lookup import KVM_HVA_ERR_BAD, gfn_to_hva
 from explorer.engine.profile import PROFILES
-from explorer.engine.state import new_vm
+from explorer.engine.state import Kvmgt, new_vm
 
 SLOTS = st.sampled_from([(1, 0), (1, 0), (2, 0), (1, 1)])
 LARGE = [(3, 0), (3, 1)]
@@ -128,6 +130,14 @@ class Interleaved(RuleBasedStateMachine):
     def write(self, gfn: int, as_id: int) -> None:
         self.act(f"guest_write gpa={gfn << 12} as={as_id}")
 
+    @rule(gfn=PAGES, index=st.sampled_from([0, 0, 7]), page=PAGES | st.just(0x9000), nbytes=st.sampled_from([8, 8, 4]))
+    def write_an_entry_for_the_gpu(self, gfn: int, index: int, page: int, nbytes: int) -> None:
+        self.act(f"guest_write gpa={(gfn << 12) + index * 8} bytes={nbytes} value={page << 12 | 1}")
+
+    @rule()
+    def submit(self) -> None:
+        self.act("submit_workload user=3")
+
     @rule(gfn=PAGES, as_id=st.sampled_from([0, 0, 1]))
     def read(self, gfn: int, as_id: int) -> None:
         self.act(f"guest_read gpa={gfn << 12} as={as_id}")
@@ -171,6 +181,14 @@ class Interleaved(RuleBasedStateMachine):
         for step in self.vm.steps:
             assert [v for v in step_violations(*step) if v.number != 22 or isinstance(step[1], SetMemoryRegion)] == []
         self.vm.steps.clear()
+
+    @invariant()
+    def pins_add_up(self) -> None:
+        for vgpu in (t for t in self.vm.kvm.trackers.values() if isinstance(t, Kvmgt)):
+            entries = [entry for spt in vgpu.spts.values() for entry in spt.entries.values()]
+            assert Counter(entry.gfn for entry in entries) == {gfn: dma.ref for gfn, dma in vgpu.gfn_cache.items()}
+            assert all(entry.hva == vgpu.gfn_cache[entry.gfn].hva for entry in entries)
+            assert list(vgpu.spts) == list(vgpu.page_track_tree)
 
     @invariant()
     def nobody_follows_an_invalid_slot(self) -> None:
