@@ -239,6 +239,7 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
             _classify(kvm, update, KvmMrChange.FLAGS_ONLY)
         else:
             _classify(kvm, update, KvmMrChange.NOOP)
+            update.phases = TABLES[KvmMrChange.NOOP]
             return
     change = update.change
     assert change is not None, "the call was just classified"

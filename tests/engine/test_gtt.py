@@ -74,6 +74,12 @@ def test_an_entry_follows_the_guest_s_and_pins_are_counted(profile):
     assert (vm.gpu_uses(TABLE, INDEX), dict(vm.vgpu().gfn_cache.items())) == (None, {})
 
 
+def test_a_page_that_is_pinned_is_there():
+    vm = vgpu("v6_12")
+
+    assert host(vm, PAGE) >> 21 in vm.kvm.host.present, "the host has it, in its 2 MiB"
+
+
 def test_two_entries_for_one_page_pin_it_twice_and_unpin_it_once_each():
     vm = vgpu("v6_12").do(f"guest_write gpa={TABLE << PAGE_SHIFT:#x} value={entry(PAGE):#x}")
     assert vm.vgpu().gfn_cache[PAGE].ref == 2

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from story import H, story
 
+from explorer.engine.draft import KvmDraft
+from explorer.engine.events import KernelWarned
 from explorer.engine.invariants import get_invariant
 from explorer.engine.profile import PROFILES
 from explorer.engine.state import DirtyBitmap, RmapArrays
@@ -249,3 +251,14 @@ def test_an_index_counts_frames_and_not_pages(level):
     for base in (0, 1, pages - 1, pages, pages + 1):
         for gfn in (base, base + 1, base + pages - 1, base + pages, base + 3 * pages):
             assert gfn_to_index(gfn, base, level) == gfn // pages - base // pages
+
+
+def test_an_array_that_is_freed_twice_is_a_kernel_bug():
+    vm = story().slot(1, gfn=0x100, npages=4)
+    draft = KvmDraft(vm.kvm, record=True)
+
+    draft.free(vm[1], vm[1].arch.rmap, vm[1].arch.rmap)
+
+    assert [(e.function, e.what) for e in draft.events if isinstance(e, KernelWarned)] == [
+        ("kvfree", f"array {vm[1].arch.rmap} of slot 1 was freed before")
+    ]
