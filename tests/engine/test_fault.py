@@ -11,8 +11,9 @@ from story import H, story
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import GuestWrite
-from explorer.engine.events import MappingsProtected, PageMapped, PageMarkedDirty
+from explorer.engine.events import GuestReadServed, MappingsProtected, PageMapped, PageMarkedDirty
 from explorer.engine.invariants import violations
+from explorer.engine.lookup import KVM_HVA_ERR_BAD
 from explorer.engine.spte import spte_at
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 
@@ -126,6 +127,20 @@ def test_an_invalid_slot_makes_the_vcpu_try_again_and_maps_nothing():
 
     vm.finish()
     assert (vm.guest_writes(0x103), vm.guest_writes(3)) == ("ram", "mmio")
+
+
+def test_an_entry_serves_the_guest_until_the_zap_although_its_slot_is_invalid():
+    """Kernel-reference 4.5: from the swap on KVM's own lookups fail; the processor asks none."""
+    vm = vm_with_memory(**TDP_MMU)
+    assert vm.guest_writes(3) == "ram"
+    vm.begin_move(0, to_gfn=0x100)
+    vm.run_through("publish")
+
+    vm.do("guest_write gpa=0x3000 value=0x55").do("guest_read gpa=0x3000")
+
+    assert vm.lookup(3) == KVM_HVA_ERR_BAD
+    assert [(e.outcome, e.value) for e in vm.events(GuestReadServed)] == [("ram", 0x55)]
+    assert vm.run_through("zap").guest_writes(3) == "retry"
 
 
 # -- write tracking ---------------------------------------------------------------------------------
@@ -335,3 +350,40 @@ def test_a_dead_vm_runs_no_guest():
     assert vm.do("guest_write gpa=0x3000").errno_name == "EIO"
     assert vm.do("guest_read gpa=0x3000").errno_name == "EIO"
     assert len(vm.kvm.sptes.entries) == 0
+
+
+@pytest.mark.parametrize(("machine", "left"), [(TDP_MMU, "ram"), (OLDER_MMU, None)])
+def test_a_small_mapping_under_a_huge_one_splits_it_or_drops_it(machine, left):
+    """tdp_mmu_split_huge_page() keeps the other pages mapped; drop_large_spte() does not."""
+    vm = vm_with_memory(512, **machine)
+    assert vm.guest_writes(3) == "ram"
+    assert spte_at(vm.kvm, 0, 100)[1].level == 2
+
+    vm.attach().track(3).guest_writes(4)
+
+    assert spte_at(vm.kvm, 0, 4)[1].level == 1
+    assert (spte_at(vm.kvm, 0, 400) is not None) is (left is not None)
+
+
+def test_with_initially_set_a_clear_splits_what_switching_on_left_huge():
+    """Kernel-reference 7.3, step 7: huge mappings were spared when the log began with every page set."""
+    vm = vm_with_memory(512, **TDP_MMU).do("enable_cap cap=MANUAL_DIRTY_LOG_PROTECT2 arg=3")
+    assert vm.guest_writes(3) == "ram"
+    vm.set_flags(0, LOG)
+    assert spte_at(vm.kvm, 0, 3)[1].level == 2
+
+    vm.do("clear_dirty_log slot=0 first=64 num=64")
+
+    assert {spte_at(vm.kvm, 0, gfn)[1].level for gfn in (63, 64, 127, 128)} == {1}
+    assert [spte_at(vm.kvm, 0, gfn)[1].writable for gfn in (63, 64, 127, 128)] == [True, False, False, True]
+
+
+def test_in_a_huge_mapping_that_was_split_each_page_is_written_for_itself():
+    vm = vm_with_memory(512, **TDP_MMU)
+    assert vm.guest_writes(3) == "ram"
+    vm.set_flags(0, LOG)
+
+    assert vm.guest_writes(100) == "ram"
+
+    assert [spte_at(vm.kvm, 0, gfn)[1].writable for gfn in (99, 100, 101)] == [False, True, False]
+    assert vm.dirty(0) == [100]
