@@ -430,6 +430,14 @@ def _fits(profile: KernelProfile) -> bool:
     return not profile.move_keeps_arch_metadata
 
 
+def _counts_follow(profile: KernelProfile) -> bool:
+    return _fits(profile) and _no_survivors(profile)
+
+
+def _no_survivors(profile: KernelProfile) -> bool:
+    return profile.quirk_off_zaps_shadow_pages
+
+
 def _kvmgt_survives_moves(profile: KernelProfile) -> bool:
     refused = profile.move_refused_for_external_user and not profile.has_external_user_inverted
     return refused or profile.region_hook == "track_flush_slot"
@@ -440,6 +448,7 @@ def _nowhere(_profile: KernelProfile) -> bool:
 
 
 _STALE = "a MOVE keeps the arrays, but their length, their marks and the frames of their counts hang on the old place"
+_SURVIVORS = "with the quirk off, a MOVE or DELETE leaves shadow pages whose counts went with the slot's arrays"
 _FREED = "a MOVE with KVMGT attached frees the counts and leaves the table"
 _ONE_SIDED = (
     "region callbacks empty the table and not the tree: at a DELETE, before v6.6 also at a MOVE, refused or not"
@@ -456,8 +465,22 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(6, "every array has the length its slot needs", _wrong_lengths, holds=_fits, otherwise=_STALE),
     Invariant(7, "no gfn of a slot lies past the end of an array", _past_the_end, holds=_fits, otherwise=_STALE),
     Invariant(8, "huge frames that cannot be mapped are marked", _wrong_marks, holds=_fits, otherwise=_STALE),
-    Invariant(9, "huge-page counters add up", _huge_page_counters, holds=_fits, otherwise=_STALE, unless=_WARNED),
-    Invariant(10, "ledger balances", _ledger, unless=f"somebody tracked without registering; or {_WARNED}"),
+    Invariant(
+        9,
+        "huge-page counters add up",
+        _huge_page_counters,
+        holds=_counts_follow,
+        otherwise=f"{_STALE}; or {_SURVIVORS}",
+        unless=_WARNED,
+    ),
+    Invariant(
+        10,
+        "ledger balances",
+        _ledger,
+        holds=_no_survivors,
+        otherwise=_SURVIVORS,
+        unless=f"somebody tracked without registering; or {_WARNED}",
+    ),
     Invariant(
         11,
         "every tracked gfn of a tracker's own table has a positive count",
@@ -479,7 +502,13 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(
         15, "no huge mapping covers a tracked gfn", _huge_mappings, holds=_fits, otherwise=_STALE, unless=_WARNED
     ),
-    Invariant(16, "no SPTE maps through an INVALID or dead slot", _homeless_sptes),
+    Invariant(
+        16,
+        "no SPTE maps through an INVALID or dead slot",
+        _homeless_sptes,
+        holds=_no_survivors,
+        otherwise=_SURVIVORS,
+    ),
     Invariant(17, "memslot pages add up", _page_total, at_rest=True),
     Invariant(18, "a slot has a dirty bitmap if and only if it is logged", _bitmaps),
     Invariant(19, "logged slots add up", _logging_total, at_rest=True),

@@ -220,13 +220,19 @@ def ledger_panel(ledger: Ledger | None) -> Node:
             lost,
             "lost",
             when,
-            "harmful: the tracker still counts on them" if lost else "nothing is lost",
+            _why_harmful(ledger) if lost else "nothing is lost",
             loud=lost > 0,
         ),
         cls="ledger",
         role="group",
         aria_label=f"{ledger.before} watches before, {ledger.returned} returned, {ledger.kept} kept, {lost} {when}",
     )
+
+
+def _why_harmful(ledger: Ledger) -> str:
+    if ledger.losers == "the external tracker":
+        return "harmful: the tracker still counts on them"
+    return "harmful: the shadow pages they stand for live on"
 
 
 def _term(n: int, icon: str | None, words: str, note: str, *, loud: bool = False) -> Node:

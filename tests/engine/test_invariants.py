@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from story import H, Story, story
 
-from explorer.engine.commands import SetTssAddr
+from explorer.engine.commands import EnableCap, SetTssAddr
 from explorer.engine.invariants import INVARIANTS, Violation, get_invariant, violations
 from explorer.engine.profile import PROFILES
 from explorer.engine.sortedmap import SortedMap
@@ -216,10 +216,25 @@ def tss_refused_by_smm(profile: str) -> Story:
     )
 
 
+def shifted_with_survivors(profile: str) -> Story:
+    """5.6 (ii): the moved slot still covers a shadow page that was counted in its old arrays."""
+    vm = story(profile=profile).do(EnableCap(cap=213, arg=128)).slot(1, gfn=0x100, npages=0x10)
+    return vm.shadow(0x108, levels=2).move(1, to_gfn=0x104)
+
+
+def deleted_with_survivors(profile: str) -> Story:
+    """5.6 (i)."""
+    vm = story(profile=profile).do(EnableCap(cap=213, arg=128)).slot(1, gfn=0x100, npages=0x10)
+    return vm.shadow(0x108, levels=2).delete(1)
+
+
 X = [
     *((number, "pre_edd4", moved_off_its_alignment) for number in (6, 7, 8)),
     (9, "pre_edd4", moved_with_a_count),
+    (9, "v6_12_quirk_posted", shifted_with_survivors),
+    (10, "v6_12_quirk_posted", shifted_with_survivors),
     (15, "pre_edd4", moved_off_its_alignment),
+    (16, "v6_12_quirk_posted", deleted_with_survivors),
     (11, "v6_6_nocheck", moved_under_kvmgt),
     (11, "v6_6_posted", moved_under_kvmgt),
     (12, "v6_1", moved_under_kvmgt),
