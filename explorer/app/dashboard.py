@@ -18,6 +18,7 @@ from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.explain.words import size_text
+from explorer.figures.claims import claims_panel
 from explorer.history import Run, Stop
 from explorer.history.moment import SlotKey
 from explorer.trace import ImportedLog, import_log
@@ -146,6 +147,14 @@ class App:
             case "slot":
                 as_id, _, slot_id = str(message["key"]).partition(":")
                 self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+            case "thread":
+                self.stage.say({"t": "thread", "panel": claims_panel()})
+            case "claim":
+                self._change(actions.show_claim, str(message["key"]))
+            case "beat":
+                self._change(actions.turn, int(message["by"]))
+            case "story":
+                self._change(actions.tell, str(message["key"]))
             case "fit":
                 self._change(actions.fit)
             case "zoom":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from explorer.engine.apply import apply
 from explorer.engine.commands import DetachTracker, SetMemoryRegion
 from explorer.engine.events import ArrayFreed, WriteTracked, WriteUntracked
+from explorer.engine.invariants import INVARIANTS
 from explorer.engine.mmu import zaps_all
 from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.uapi import KvmMrChange
@@ -19,6 +20,7 @@ from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
     from explorer.engine.events import Event
+    from explorer.engine.invariants import Violation
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.history import Run
     from explorer.history.moment import Moment
@@ -29,6 +31,8 @@ __all__ = ["RailCell", "RailView", "Section", "select_rail"]
 _RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
 _CHAIN = 5
 _LONG_RUN = 400
+_FEW_SLOTS = 64
+"""Slots up to which every property is checked at every step."""
 
 
 class RailCell(NamedTuple):
@@ -98,12 +102,29 @@ def _provenance(kvm: Kvm) -> str:
 
 def _sections(run: Run, moment: Moment) -> list[Section]:
     op = moment.op
+    broken = _broken(moment.kvm)
     if op is None or moment.call is None:
-        return [section for section in (_trackers(moment),) if section is not None]
+        return [section for section in (_trackers(moment), broken) if section is not None]
     if op.step.errno is not None:
-        return _refused_sections(run, moment)
-    found = [_beliefs(moment), _chain(run, moment), _rests_on(moment)]
+        return [*_refused_sections(run, moment), *([broken] if broken is not None else [])]
+    found = [_beliefs(moment), _chain(run, moment), _rests_on(moment), broken]
     return [section for section in found if section is not None]
+
+
+def _broken(kvm: Kvm) -> Section | None:
+    """List the properties that do not hold here, each with how often, and what is known to break it."""
+    if sum(len(kvm.active(as_id).id_hash) for as_id in range(len(kvm.memslots))) > _FEW_SLOTS:
+        return None
+    broken = [(each, found) for each in INVARIANTS if (found := each.check(kvm))]
+    rows = tuple((RailCell(each.name, "violation", "lost"), RailCell(_where(found))) for each, found in broken)
+    known = {each.otherwise for each, _ in broken if not each.holds(kvm.profile)}
+    note = f"Known on {kvm.profile.title}: {'; '.join(sorted(known))}." if known else ""
+    return Section("Broken properties", rows=rows, note=note) if rows else None
+
+
+def _where(found: tuple[Violation, ...]) -> str:
+    gfn = next((violation.gfn for violation in found if violation.gfn is not None), None)
+    return plural(len(found), "place") + (f", {hex_text(gfn)}" if gfn is not None else "")
 
 
 def _trackers(moment: Moment) -> Section | None:
@@ -147,7 +168,7 @@ def _beliefs(moment: Moment) -> Section | None:
             else "returned"
             if all(w.fate == "returned" for w in mine)
             else "will be lost"
-            if tracker and ledger.will_be_lost
+            if ledger.will_be_lost_own or (tracker and ledger.will_be_lost)
             else "will be dropped"
             if tracker and ledger.will_be_dropped
             else "kept"
@@ -244,10 +265,15 @@ def _rests_on(moment: Moment) -> Section | None:
             f" and its {'flag still says' if dropped == 1 else 'flags still say'} tracked."
         )
     lost = ledger.lost + ledger.will_be_lost
-    if lost:
+    if lost and ledger.losers == "the external tracker":
         parts.append(
             f"{lost} lost: harmful, the tracker still counts on {'it' if lost == 1 else 'them'}"
             " and nobody asks again at the new place."
+        )
+    elif lost:
+        parts.append(
+            f"{lost} lost: harmful, the zap left the shadow pages {'it stands' if lost == 1 else 'they stand'} for,"
+            " which will give them back to arrays that never had them."
         )
     if moment.kvm.profile.move_keeps_arch_metadata and moment.at_end and ledger.kept:
         parts.append(
