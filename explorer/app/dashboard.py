@@ -17,10 +17,13 @@ from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
+from explorer.explain.origins import chain_of, name_of, value_named, values_at
 from explorer.explain.words import size_text
 from explorer.figures.claims import claims_panel
+from explorer.figures.dom import el
+from explorer.figures.origins import why_panel
 from explorer.history import Run, Stop
-from explorer.history.moment import SlotKey
+from explorer.history.moment import SlotKey, moment_at
 from explorer.trace import ImportedLog, import_log
 
 if TYPE_CHECKING:
@@ -147,6 +150,8 @@ class App:
             case "slot":
                 as_id, _, slot_id = str(message["key"]).partition(":")
                 self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+            case "why":
+                self._why(Stop(int(message["op"]), int(message["cell"])), message)
             case "thread":
                 self.stage.say({"t": "thread", "panel": claims_panel()})
             case "claim":
@@ -217,6 +222,19 @@ class App:
             asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._look_ahead, revision)
         except RuntimeError:  # no loop: in a test, or a terminal
             self._look_ahead(revision)
+
+    def _why(self, stop: Stop, message: dict[str, Any]) -> None:
+        """Answer why a value is what it is at a stop."""
+        state = self.state
+        run = state.run_ahead() if stop.op >= len(state.run) else state.run
+        moment = moment_at(run, stop, focus=state.view.focus)
+        value = value_named(moment, str(message.get("key", "")))
+        if value is None:
+            self.stage.say({"t": "why", "panel": el("p", "No operation has made a value yet.")})
+            return
+        others = tuple((other.key, name_of(other, moment)) for other in values_at(moment))
+        panel = why_panel(chain_of(run, moment, value), others, whole=bool(message.get("all")))
+        self.stage.say({"t": "why", "panel": panel})
 
     def _known(self, stop: Stop) -> Stop:
         ahead = self.state.run_ahead() if stop.op >= len(self.state.run) else self.state.run

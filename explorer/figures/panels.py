@@ -48,7 +48,9 @@ def phases_panel(view: PhaseStripView) -> Node:
         el(
             "div",
             el("b", f"set {at}"),
-            el("span", generation),
+            el("button", generation, type="button", cls="ask", data_why="generation", title="why? (W)")
+            if at == view.active_idx
+            else el("span", generation),
             cls="strip-set" + (" is-active" if at == view.active_idx else ""),
         )
         for at, generation in enumerate(view.generations)
@@ -168,13 +170,20 @@ def _field_row(row: FieldRow) -> Node:
     )
     return el(
         "tr",
-        el("th", row.field, scope="row"),
+        el("th", _asked(row.field), scope="row"),
         el("td", *_value(row.old)),
         el("td", *_value(row.invalid)),
         el("td", *_value(row.new, bold=row.fate in ("changed", "from zero") and not row.new.same)),
         el("td", _FATES[row.fate], cls="fate"),
         cls=cls.strip(),
     )
+
+
+def _asked(field: str) -> Node:
+    """Return the name of a field; of one whose value can be asked about, as a button."""
+    if field != "flags":
+        return field
+    return el("button", field, type="button", cls="ask", data_why="flags", title="why? (W)")
 
 
 def _value(value: Value, *, bold: bool = False) -> list[Node]:
@@ -370,7 +379,8 @@ def rail_panel(view: RailView) -> Node:
 
 def _verdict(view: RailView) -> Node:
     if view.icon == "octagon":
-        icon = el("span", glyph("stop", size=96), el("b", view.errno), cls="stop")
+        ask = el("button", view.errno, type="button", cls="ask", data_why="errno", title="why? (W)")
+        icon = el("span", glyph("stop", size=96), el("b", ask), cls="stop")
     else:
         icon = el(
             "span", glyph({"check": "check", "lost": "lost", "info": "other"}[view.icon], size=30), cls="verdict-icon"
@@ -427,11 +437,16 @@ def _section(section: Section) -> Node:
 
 
 def _rail_cell(cell: RailCell) -> Node:
+    words: Node = cell.text
+    if cell.why:
+        words = el("button", cell.text, type="button", cls="ask", data_why=cell.why, title="why? (W)")
+    elif cell.stop is not None:
+        words = el("button", cell.text, type="button", cls="link", data_op=cell.stop.op, data_cell=cell.stop.cell)
     return el(
         "td",
         glyph(cell.glyph, size=16) if cell.glyph else None,
         " " if cell.glyph else None,
-        cell.text,
+        words,
         cls=(f"role-{cell.role}" if cell.role else "") + (" num" if cell.number else ""),
     )
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import DetachTracker, SetMemoryRegion
-from explorer.engine.events import ArrayFreed, WriteTracked, WriteUntracked
 from explorer.engine.invariants import INVARIANTS
 from explorer.engine.mmu import zaps_all
+from explorer.engine.page_track import SHADOW_PAGING
 from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import ledger_of
+from explorer.explain.origins import watch_origins
 from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
 from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
-    from explorer.engine.events import Event
     from explorer.engine.invariants import Violation
-    from explorer.engine.state import Kvm, KvmMemorySlot
-    from explorer.history import Run
+    from explorer.engine.state import Kvm
+    from explorer.history import Run, Stop
     from explorer.history.moment import Moment
     from explorer.selectors.verdict import Icon
 
@@ -43,6 +43,10 @@ class RailCell(NamedTuple):
     role: str = ""
     """Colour role; the words say the same."""
     number: bool = False
+    why: str = ""
+    """Key of the value the words are, for `explorer.explain.origins`; empty if it cannot be asked about."""
+    stop: Stop | None = None
+    """Where the words lead."""
 
 
 class Section(NamedTuple):
@@ -180,7 +184,7 @@ def _beliefs(moment: Moment) -> Section | None:
             (
                 RailCell(hex_text(gfn)),
                 RailCell(believes, "external" if believes.startswith("watching") else ""),
-                RailCell(str(held[gfn]), number=True),
+                RailCell(str(held[gfn]), number=True, why=f"count:{gfn - moment.old.base_gfn}" if moment.old else ""),
                 *(() if keeps else (RailCell("0", number=True),)),
                 RailCell(
                     fate,
@@ -203,50 +207,20 @@ def _believes(kvm: Kvm, gfn: int) -> str:
 
 
 def _chain(run: Run, moment: Moment) -> Section | None:
-    """List the operations that made and took the watches of the slot, newest last."""
+    """List the operations that made and took the watches of the slot, newest last; each leads there."""
     if moment.op is None or moment.old is None or len(run) > _LONG_RUN:
         return None
-    rows: list[tuple[RailCell, ...]] = []
-    for at in range(moment.stop.op + 1):
-        detail = run.detail(at)
-        for number, cell in enumerate(
-            detail.cells[: moment.stop.cell + 1] if at == moment.stop.op else detail.cells, 1
-        ):
-            changes = Counter(
-                (e.by, isinstance(e, WriteTracked))
-                for e in cell.events
-                if isinstance(e, WriteTracked | WriteUntracked)
-                and (e.slot, e.as_id) == (moment.old.id, moment.old.as_id)
-            )
-            where = f"{at + 1}.{number}" if len(detail.cells) > 1 else str(at + 1)
-            lost = sum(_lost_with(e, moment.old) for e in cell.events)
-            if lost:
-                rows.append((RailCell(where, number=True), RailCell("freed with the old array"), _less(lost, "lost")))
-            for (by, added), count in changes.items():
-                what = (
-                    ("page tables shadowed" if by == "shadow paging" else f"{by} asked")
-                    if added
-                    else ("zapped shadow pages gave back" if by == "shadow paging" else f"{by} let go")
-                )
-                mark = "internal" if by == "shadow paging" else "external"
-                change = RailCell(f"+{count}", mark) if added else _less(count, "returned")
-                rows.append((RailCell(where, number=True), RailCell(what), change))
-    return Section("Where the watches came from", rows=tuple(rows[-_CHAIN:])) if rows else None
-
-
-def _lost_with(event: Event, slot: KvmMemorySlot) -> int:
-    """Return how many counts of a slot went with an array that was freed."""
-    match event:
-        case ArrayFreed(kind="gfn_write_track", slot=id_, as_id=as_id, held=held) if (id_, as_id) == (
-            slot.id,
-            slot.as_id,
-        ):
-            return held
-    return 0
-
-
-def _less(count: int, mark: str) -> RailCell:
-    return RailCell(f"\N{MINUS SIGN}{count}", mark)
+    rows = [
+        (
+            RailCell(origin.place, number=True, stop=origin.stop),
+            RailCell(origin.what),
+            RailCell(f"+{origin.change}", "internal" if origin.by == SHADOW_PAGING else "external")
+            if origin.change > 0
+            else RailCell(f"\N{MINUS SIGN}{-origin.change}", "returned" if origin.by else "lost"),
+        )
+        for origin in watch_origins(run, moment.stop, moment.old)[:_CHAIN]
+    ]
+    return Section("Where the watches came from", rows=tuple(reversed(rows))) if rows else None
 
 
 def _rests_on(moment: Moment) -> Section | None:

@@ -142,3 +142,28 @@ def test_what_is_opinion_offers_nothing_to_open(screen: Screen) -> None:
     assert opinions.locator("[data-claim]").count() == 0
     screen.press("Escape")
     assert screen.page.locator(".mx-thread").is_hidden()
+
+
+# -- why -------------------------------------------------------------------------------------------
+
+
+@SIZES
+def test_w_asks_why_and_each_entry_leads_there(screen: Screen, size: tuple[int, int]) -> None:
+    screen.page.set_viewport_size({"width": size[0], "height": size[1]})
+    screen.tell("What happens to the watches").press("Escape", "Enter").until_at(16, 9)
+
+    screen.press("w").until_read(".mx-why h2", "Why is the count of gfn 0xd0203 0?").until_focus_in(".mx-why")
+    screen.press("Enter").until_at(16, 7)
+    screen.press("Tab", "Enter").until_at(14, 0)
+
+    assert screen.page.locator(".mx-why").is_visible()
+    screen.press("Escape")
+    assert screen.page.locator(".mx-why").is_hidden()
+
+
+def test_an_errno_is_asked_about_by_pressing_it(screen: Screen) -> None:
+    screen.tell("Rejected is not free").press("Escape", "Enter").until_at(16, 7)
+
+    screen.page.locator(".mx-rail .stop .ask").click()
+
+    screen.until_read(".mx-why", "Attach KVMGT: before it, the check passes")

@@ -41,6 +41,7 @@ const HELP = [
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
+  ["W", "why the value under the focus is what it is"],
   ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
   ["C", "the composed operation"],
@@ -377,7 +378,11 @@ class Stage {
     this.thread.hidden = true;
     this.thread.setAttribute("role", "dialog");
     this.thread.setAttribute("aria-label", "The thread, claim by claim");
-    root.append(this.live, this.help, this.thread);
+    this.why = make("div", "mx-why");
+    this.why.hidden = true;
+    this.why.setAttribute("role", "dialog");
+    this.why.setAttribute("aria-label", "Why this value");
+    root.append(this.live, this.help, this.thread, this.why);
     this.figure = new Figure(this.mapBody, (key) => this.say({ t: "slot", key }));
     this.buildTabs();
     this.buildHelp();
@@ -570,6 +575,26 @@ class Stage {
     return undefined;
   }
 
+  // Ask why a value is what it is here: the one that has the focus, or what the stop is about.
+  askWhy(key, all = false) {
+    this.say({ t: "why", op: this.at[0], cell: this.at[1], key, all });
+  }
+
+  takeWhy(panel) {
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.hideWhy());
+    this.why.replaceChildren(close, build(panel));
+    this.why.hidden = false;
+    (this.why.querySelector("[data-op]") ?? close).focus({ preventScroll: true });
+  }
+
+  hideWhy() {
+    if (this.why.hidden) return;
+    this.why.hidden = true;
+    this.focus();
+  }
+
   takeThread(panel) {
     const close = make("button", "mx-key", "Close");
     close.type = "button";
@@ -699,6 +724,8 @@ class Stage {
         return this.around(message);
       case "thread":
         return this.takeThread(message.panel);
+      case "why":
+        return this.takeWhy(message.panel);
       case "taken":
         this.taken?.();
         return undefined;
@@ -1099,6 +1126,7 @@ class Stage {
     if (!button || !this.root.contains(button)) return;
     if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
+    else if (button.dataset.why) this.askWhy(button.dataset.why, button.dataset.all !== undefined);
     else if (button.dataset.claim) {
       this.showThread(false);
       this.say({ t: "claim", key: button.dataset.claim });
@@ -1208,9 +1236,13 @@ class Stage {
       case "Escape":
         this.hideCard();
         this.thread.hidden = true;
+        this.why.hidden = true;
         this.showHelp(false);
         this.root.dataset.drawer = "none";
         this.frameBox().dataset.drawer = "none";
+        return true;
+      case "w":
+        if (!this.asking) this.askWhy(event.target.dataset?.why ?? "");
         return true;
       case "l":
         this.showThread(this.thread.hidden);
