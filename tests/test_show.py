@@ -12,6 +12,7 @@ from explorer import (
     because,
     effects_of,
     guards_of,
+    guide,
     hand_off_of,
     ledger_of_move,
     map_of,
@@ -23,7 +24,7 @@ from explorer import (
 from explorer.engine.commands import CommandError
 from explorer.engine.types import ExplorerError
 from explorer.figures.dom import el, to_html, to_text
-from explorer.scenarios import scenario_names
+from explorer.scenarios import guided, scenario_names
 from explorer.show import Panel, PlaceError, arrays_of
 
 MOVE = """
@@ -80,6 +81,15 @@ def test_every_view_of_every_story_can_be_read_at_every_step(name: str, view: ob
         assert isinstance(panel, Panel)
         assert str(panel).strip()
         assert panel._repr_html_().count("<style>") == 1
+
+
+def test_the_guided_story_can_be_read_as_text() -> None:
+    text = str(guide())
+
+    for beat in guided():
+        assert beat.look in text
+        assert beat.teaches in text
+        assert f"?story={beat.id}\n" in f"{text}\n"
 
 
 def test_a_map_is_a_plotly_figure_and_a_window_changes_it() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from explorer.history.moment import Moment
     from explorer.selectors.beats import BeatLink, BeatView
 
-__all__ = ["answer_caption", "beat_panel", "legend_panel", "look_line", "question_panel"]
+__all__ = ["answer_caption", "beat_panel", "guide_panel", "legend_panel", "look_line", "question_panel"]
 
 ANSWERS = (
     ("follow", "each watch goes to the page’s new number"),
@@ -119,6 +119,18 @@ def look_line(view: BeatView) -> Node:
     """Return what to look for in one line, for narrow pages."""
     step = [" ", el("kbd", "PgDn"), " ", el("small", view.place)] if view.following is not None else []
     return el("span", view.look, *step, cls="look", title=view.look)
+
+
+def guide_panel(beats: tuple[tuple[str, str, str, str], ...]) -> Node:
+    """Return the guided story as text: of each beat its title, what to look for, what it teaches, and its address."""
+    return el(
+        "ol",
+        *(
+            el("li", el("p", el("b", title)), el("p", look), el("p", teaches), el("p", el("code", address)))
+            for title, look, teaches, address in beats
+        ),
+        cls="guide",
+    )
 
 
 def legend_panel(why: str, origin: str) -> Node:
