@@ -32,7 +32,7 @@ _RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "
 _CHAIN = 5
 _LONG_RUN = 400
 _FEW_SLOTS = 64
-"""Slots up to which every property is checked at every step."""
+"""Slots up to which every property is checked at the end of every operation."""
 
 
 class RailCell(NamedTuple):
@@ -106,7 +106,7 @@ def _provenance(kvm: Kvm) -> str:
 
 def _sections(run: Run, moment: Moment) -> list[Section]:
     op = moment.op
-    broken = _broken(moment.kvm)
+    broken = _broken(moment.kvm) if moment.at_end else None
     if op is None or moment.call is None:
         return [section for section in (_trackers(moment), broken) if section is not None]
     if op.step.errno is not None:
