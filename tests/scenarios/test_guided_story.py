@@ -91,7 +91,7 @@ def test_a_story_opens_from_cold_by_its_address(name):
     opened = actions.from_link(actions.initial_state(), {"story": name})
 
     assert (opened.title, opened.machine.profile) == (scenario.title, scenario.profile.name)
-    assert opened.stop == (scenario.at or Stop(len(scenario.steps) - 1, 0))
+    assert opened.stop == (scenario.at or run_of(scenario).last_stop)
     assert opened.notice is None
 
 
