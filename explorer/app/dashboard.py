@@ -23,9 +23,13 @@ from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
+from explorer.explain.origins import chain_of, name_of, value_named, values_at
 from explorer.explain.words import size_text
+from explorer.figures.claims import claims_panel
+from explorer.figures.dom import el
+from explorer.figures.origins import why_panel
 from explorer.history import Run, Stop
-from explorer.history.moment import SlotKey
+from explorer.history.moment import SlotKey, moment_at
 from explorer.trace import ImportedLog, import_log
 
 if TYPE_CHECKING:
@@ -162,15 +166,37 @@ class App:
                 self._follow(Stop(int(message["op"]), int(message["cell"])))
             case "upload":
                 self._take(message, bytes(buffers[0]) if buffers else b"")
+            case "key":
+                self._key(str(message.get("key")))
+            case "why":
+                self._why(Stop(int(message["op"]), int(message["cell"])), message)
+            case "thread":
+                self.stage.say({"t": "thread", "panel": claims_panel()})
+            case "tab":
+                self._open_tab(str(message.get("name")))
+            case "perform":
+                self._perform(self.state.run)
+            case "export":
+                self._export(str(message.get("format")))
+            case _:
+                self._act(message)
+
+    def _act(self, message: dict[str, Any]) -> None:
+        """Do what a message of the page asks for as one action on the state."""
+        match message.get("t"):
             case "apply":
                 self._change(actions.apply_composed)
             case "answer":
                 self._change(actions.answer, int(message["n"]))
-            case "key":
-                self._key(str(message.get("key")))
             case "slot":
                 as_id, _, slot_id = str(message["key"]).partition(":")
                 self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+            case "claim":
+                self._change(actions.show_claim, str(message["key"]))
+            case "beat":
+                self._change(actions.turn, int(message["by"]))
+            case "story":
+                self._change(actions.tell, str(message["key"]))
             case "fit":
                 self._change(actions.fit)
             case "zoom":
@@ -179,18 +205,12 @@ class App:
             case "pan":
                 first, end = (int(gfn) for gfn in message["shown"])
                 self._change(actions.pan, int(message["by"]), (first, end))
-            case "tab":
-                self._open_tab(str(message.get("name")))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "dismiss":
                 self._change(actions.dismiss)
             case "earlier":
                 self._change(actions.restore_earlier)
-            case "perform":
-                self._perform(self.state.run)
-            case "export":
-                self._export(str(message.get("format")))
 
     def _hello(self, message: dict[str, Any]) -> None:
         """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
@@ -243,6 +263,19 @@ class App:
             asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._look_ahead, revision)
         except RuntimeError:  # no loop: in a test, or a terminal
             self._look_ahead(revision)
+
+    def _why(self, stop: Stop, message: dict[str, Any]) -> None:
+        """Answer why a value is what it is at a stop."""
+        state = self.state
+        run = state.run_ahead() if stop.op >= len(state.run) else state.run
+        moment = moment_at(run, stop, focus=state.view.focus)
+        value = value_named(moment, str(message.get("key", "")))
+        if value is None:
+            self.stage.say({"t": "why", "panel": el("p", "No operation has made a value yet.")})
+            return
+        others = tuple((other.key, name_of(other, moment)) for other in values_at(moment))
+        panel = why_panel(chain_of(run, moment, value), others, whole=bool(message.get("all")))
+        self.stage.say({"t": "why", "panel": panel})
 
     def _known(self, stop: Stop) -> Stop:
         ahead = self.state.run_ahead() if stop.op >= len(self.state.run) else self.state.run

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
-from explorer.app.link import pack, unpack
+from explorer.app.link import pack, pack_story, place_of, unpack, unpack_story
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import PAGE_SHIFT, ExplorerError
+from explorer.explain.claims import claim_named
 from explorer.explain.ledger import watches_of
 from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
 from explorer.explain.words import hex_text, plural, size_text
@@ -23,7 +24,7 @@ from explorer.history import OpDetail, Run, Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
-from explorer.scenarios import load_scenario
+from explorer.scenarios import guided, load_scenario, scenario_names
 from explorer.scenarios.runner import run_of
 from explorer.selectors.slot_table import holes
 
@@ -39,6 +40,11 @@ Scale = Literal["collapsed", "equal", "linear"]
 
 _LINES_TOLD = 200
 """Unused lines of a log that are told one by one."""
+_KINDS_OF_CLAIM = {
+    "proved": "proved in the model",
+    "conditional": "conditional, L says on what",
+    "opinion": "not modelled",
+}
 NARROW_BELOW = 1720
 """Width of the page, in pixels, from which the rail has a place of its own."""
 
@@ -100,6 +106,8 @@ class AppState:
     """The state before the past was changed or another run was shown, so that nothing is lost."""
     source: str = ""
     """Where the run comes from: a scenario's id, the name of a log, or empty."""
+    opened_at: Stop | None = None
+    """Where a story opens."""
     about: str = ""
     """Where layout and numbers come from, in a sentence."""
     revision: int = field(default=0)
@@ -136,22 +144,30 @@ def initial_state(scenario: str = "first-look") -> AppState:
     return load(scenario, view=View())
 
 
-def load(name: str, *, view: View) -> AppState:
-    """Return the state of a scenario at its end, paused."""
+def load(name: str, *, view: View, stop: Stop | None = None) -> AppState:
+    """Return the state of a scenario, paused where it opens or at `stop`.
+
+    A stop beyond the scenario's steps is inside its composed operation, which has then been applied.
+    """
     scenario = load_scenario(name)
     run = run_of(scenario)
+    stop = stop or scenario.at or run.last_stop
+    applied = stop.op >= len(run) and scenario.next is not None
+    if applied and scenario.next is not None:
+        run = run.then(scenario.next)
     fresh = replace(Compose.fresh("create", run.end, None), shown=False)
     compose = compose_for(scenario.next) if scenario.next is not None else fresh
     state = AppState(
         machine=Machine(scenario.profile.name, scenario.config),
         run=run,
-        stop=run.last_stop,
+        stop=run.clamp(stop),
         title=scenario.title,
         owners=tuple(scenario.owners.items()),
-        compose=compose,
+        compose=replace(compose, shown=compose.shown and not applied),
         view=view._replace(focus=None, window=None, page=None),
-        question=scenario.id == "first-look",
+        question=scenario.id == "first-look" and not applied and stop == run.last_stop,
         source=scenario.id,
+        opened_at=run.clamp(scenario.at or run_of(scenario).last_stop),
         about=scenario.source,
     )
     return with_ghost(state)
@@ -392,10 +408,43 @@ def tell_error(state: AppState, text: str) -> AppState:
     return replace(state, notice=Notice(text, "error"))
 
 
-def tell(state: AppState, scenario: str) -> AppState:
-    """Tell another story; the run before it is kept."""
-    told = load(scenario, view=state.view)
+def tell(state: AppState, scenario: str, stop: Stop | None = None) -> AppState:
+    """Tell another story, from where it opens or from `stop`; the run before it is kept."""
+    told = load(scenario, view=state.view, stop=stop)
     return replace(told, earlier=state, revision=state.revision + 1)
+
+
+def show_claim(state: AppState, name: str) -> AppState:
+    """Open the state that shows a claim of the thread; the run before it is kept."""
+    claim = claim_named(name)
+    if claim is None or claim.shown is None:
+        return replace(state, notice=Notice(f"No claim called {name[:40]!r} can be shown.", "error"))
+    shown = claim.shown
+    scenario = load_scenario(shown.story)
+    machine = Machine(shown.profile or scenario.profile.name, scenario.config)
+    last = parse_command(shown.do) if shown.do else scenario.next
+    commands = [step.do for step in scenario.steps] + ([last] if last is not None else [])
+    run = Run(machine.start(), commands)
+    opened = load(shown.story, view=state.view, stop=run.last_stop)
+    told = replace(
+        opened,
+        machine=machine,
+        run=run,
+        stop=run.clamp(place_of(shown.at)),
+        source="" if shown.do else opened.source,
+        earlier=state,
+        notice=Notice(f"{claim.words} ({_KINDS_OF_CLAIM[claim.kind]})", stays=True),
+        revision=state.revision + 1,
+    )
+    return with_ghost(told)
+
+
+def turn(state: AppState, by: int) -> AppState:
+    """Tell the beat of the guided story `by` further on; from elsewhere it begins, and at its ends nothing happens."""
+    beats = guided()
+    here = next((at for at, scenario in enumerate(beats) if scenario.id == state.source), None)
+    there = 0 if here is None else here + by
+    return tell(state, beats[there].id) if 0 <= there < len(beats) else state
 
 
 def redraw(state: AppState) -> AppState:
@@ -495,19 +544,34 @@ def _unused_lines(log: ImportedLog) -> tuple[str, ...]:
 
 
 def to_link(state: AppState) -> dict[str, str]:
-    """Return the state as the parameters of an address: machine, operations and place."""
+    """Return the state as the parameters of an address: a story and a place, or machine, operations and place."""
+    if _is_told(state):
+        return pack_story(state.source, state.stop) if not state.question or state.earlier is not None else {}
     return pack(
         machine=state.machine,
         commands=tuple(format_command(c) for c in state.run.commands),
         stop=state.stop,
         title=state.title,
-        source=state.source if not state.earlier and state.question else "",
     )
+
+
+def _is_told(state: AppState) -> bool:
+    """Return whether the run is a story's, on the machine it is told on, with nothing of one's own."""
+    if state.source not in scenario_names():
+        return False
+    scenario = load_scenario(state.source)
+    steps = tuple(step.do for step in scenario.steps)
+    whole = steps if scenario.next is None else (*steps, scenario.next)
+    machine = Machine(scenario.profile.name, scenario.config)
+    return state.machine == machine and state.run.commands in (steps, whole)
 
 
 def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
     """Return the state an address describes; a bad one changes nothing but the notice."""
     try:
+        story = unpack_story(parameters)
+        if story is not None:
+            return load(story.name, view=state.view, stop=story.stop)
         link = unpack(parameters)
         if link is None:
             return state

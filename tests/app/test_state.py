@@ -179,7 +179,7 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
 def test_a_damaged_address_names_the_part_and_changes_nothing(
     opening: AppState, changed: dict[str, str], words: str
 ) -> None:
-    link = actions.to_link(actions.answer(opening, 3)) | changed
+    link = actions.to_link(actions.set_tracker(opening, "log")) | changed
 
     with pytest.raises(LinkError, match=words):
         unpack(link)
@@ -191,7 +191,7 @@ def test_a_damaged_address_names_the_part_and_changes_nothing(
 
 @given(st.integers(1, 200))
 def test_an_address_that_was_cut_off_is_never_half_a_run(left: int) -> None:
-    link = actions.to_link(actions.answer(initial_state(), 3))
+    link = actions.to_link(actions.set_tracker(initial_state(), "log"))
     cut = link["o"][: min(left, len(link["o"]) - 1)]
 
     with pytest.raises(LinkError):

@@ -88,7 +88,7 @@ def test_with_the_quirk_off_shadow_pages_at_the_slot_s_gfns_go_in_both_address_s
     assert vm.counts(1, as_id=1) == {}
 
 
-@pytest.mark.parametrize("profile", [n for n in PROFILES if n not in WITH_QUIRK])
+@pytest.mark.parametrize("profile", [n for n in PROFILES if n not in (*WITH_QUIRK, "v6_12_quirk_posted")])
 def test_older_kernels_do_not_know_the_quirk(profile):
     vm = story(profile=profile).do(QUIRK_OFF)
 

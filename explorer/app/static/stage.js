@@ -40,6 +40,7 @@ const HELP = [
   ["Home End", "start, end of the run"],
   ["Space", "play, pause"],
   ["Enter", "apply the composed operation"],
+  ["PgDn PgUp", "next, previous beat of the guided story"],
   ["1 2 3 4", "tabs; in the opening, 1 to 3 are the answers"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
@@ -49,10 +50,12 @@ const HELP = [
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
+  ["W", "why the value under the focus is what it is"],
+  ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
   ["C", "the composed operation"],
   ["T", "light, dark, high contrast"],
-  ["?", "this list"],
+  ["?", "keys, and what the words mean"],
   ["Esc", "close, leave a field"],
 ];
 
@@ -379,12 +382,21 @@ class Stage {
     this.help = make("div", "mx-help");
     this.help.hidden = true;
     this.help.setAttribute("role", "dialog");
-    this.help.setAttribute("aria-label", "Keys");
-    root.append(this.live, this.help);
+    this.help.setAttribute("aria-label", "Keys and words");
+    this.thread = make("div", "mx-thread");
+    this.thread.hidden = true;
+    this.thread.setAttribute("role", "dialog");
+    this.thread.setAttribute("aria-label", "The thread, claim by claim");
+    this.why = make("div", "mx-why");
+    this.why.hidden = true;
+    this.why.setAttribute("role", "dialog");
+    this.why.setAttribute("aria-label", "Why this value");
+    root.append(this.live, this.help, this.thread, this.why);
     this.figure = new Figure(this.mapBody, (key) => this.say({ t: "slot", key }));
     this.buildTabs();
     this.buildHelp();
     this.buildSheets();
+    this.buildCard();
     this.wait = make("p", "mx-wait", "Starting the model");
     this.mapBody.append(this.wait);
     this.el.append(root);
@@ -411,7 +423,8 @@ class Stage {
     this.playButton = button("▶", "play", () => this.toggle());
     button("⇧→", "next step", () => this.byCell(1));
     button("→", "next operation", () => this.byOp(1));
-    button("?", "keys", () => this.showHelp(true));
+    button("?", "keys and words", () => this.showHelp(true));
+    button("Thread", "the thread, claim by claim", () => this.showThread(true));
     this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
     this.time.append(this.timeBody, foot);
   }
@@ -455,7 +468,52 @@ class Stage {
     const close = make("button", "mx-key", "Close");
     close.type = "button";
     close.addEventListener("click", () => this.showHelp(false));
-    this.help.append(make("h2", "", "Keys"), list, close);
+    this.words = make("div", "mx-words-list");
+    const head = make("div", "mx-help-head");
+    head.append(make("h2", "", "Keys"), close);
+    this.help.append(head, list, make("h2", "", "Words"), this.words);
+  }
+
+  // The card of a marked word: under the pointer, under the keyboard's focus, or kept open by a press.
+  buildCard() {
+    this.card = make("div", "mx-card");
+    this.card.hidden = true;
+    this.card.setAttribute("role", "tooltip");
+    this.card.id = `mx-card-${Math.random().toString(36).slice(2)}`;
+    this.root.append(this.card);
+    const over = (event) => {
+      const term = event.target.closest?.("[data-term]");
+      if (term && this.root.contains(term)) this.showCard(term);
+      else if (!this.card.contains(event.target)) this.hideCard();
+    };
+    this.root.addEventListener("pointerover", over);
+    this.root.addEventListener("focusin", over);
+    this.root.addEventListener("pointerleave", () => this.hideCard());
+  }
+
+  showCard(term) {
+    if (this.carded === term && !this.card.hidden) return;
+    this.hideCard();
+    const entry = this.words.querySelector(`[data-word="${CSS.escape(term.dataset.term)}"]`);
+    if (!entry) return;
+    this.carded = term;
+    this.card.replaceChildren(make("b", "", entry.textContent), ...entry.nextElementSibling.cloneNode(true).childNodes);
+    this.card.hidden = false;
+    term.setAttribute("aria-describedby", this.card.id);
+    const frame = this.frameBox().getBoundingClientRect();
+    const box = term.getBoundingClientRect();
+    const { offsetWidth: width, offsetHeight: height } = this.card;
+    const left = Math.min(Math.max(box.left - frame.left, 8), frame.width - width - 8);
+    const below = box.bottom - frame.top + 6;
+    const top = below + height > frame.height - 8 ? box.top - frame.top - height - 6 : below;
+    this.card.style.left = `${left}px`;
+    this.card.style.top = `${Math.max(top, 8)}px`;
+  }
+
+  hideCard() {
+    this.card.hidden = true;
+    this.carded?.removeAttribute("aria-describedby");
+    this.carded = null;
   }
 
   // Where a run goes from here: to the machine's own KVM, after one confirmation, and into a file.
@@ -586,6 +644,45 @@ class Stage {
     this.help.hidden = !on;
     if (on) this.help.querySelector("button").focus();
     else this.focus();
+  }
+
+  // The claims of the thread come when they are first asked for.
+  showThread(on) {
+    this.thread.hidden = !on;
+    if (!on) return this.focus();
+    if (!this.thread.childElementCount) this.say({ t: "thread" });
+    this.thread.querySelector("button")?.focus();
+    return undefined;
+  }
+
+  // Ask why a value is what it is here: the one that has the focus, or what the stop is about.
+  askWhy(key, all = false) {
+    this.say({ t: "why", op: this.at[0], cell: this.at[1], key, all });
+  }
+
+  takeWhy(panel) {
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.hideWhy());
+    this.why.replaceChildren(close, build(panel));
+    this.why.hidden = false;
+    (this.why.querySelector("[data-op]") ?? close).focus({ preventScroll: true });
+  }
+
+  hideWhy() {
+    if (this.why.hidden) return;
+    this.why.hidden = true;
+    this.focus();
+  }
+
+  takeThread(panel) {
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.showThread(false));
+    const head = make("div", "mx-help-head");
+    head.append(make("h2", "", "The thread"), close);
+    this.thread.replaceChildren(head, build(panel));
+    if (!this.thread.hidden) this.thread.querySelector("[data-claim]")?.focus();
   }
 
   focus() {
@@ -723,6 +820,10 @@ class Stage {
         return this.takeKernels(message);
       case "tab":
         return this.choose(message.name);
+      case "thread":
+        return this.takeThread(message.panel);
+      case "why":
+        return this.takeWhy(message.panel);
       case "taken":
         this.taken?.();
         return undefined;
@@ -1034,14 +1135,16 @@ class Stage {
     host.dataset.digest = digest ?? "none";
     const held = host.contains(document.activeElement) ? document.activeElement : null;
     const here = held?.matches(".is-now, .is-current");
-    const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot];
+    const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot, held.dataset.term];
     this.put(host, this.piece(frame, name));
     if (again) {
-      const same = [...host.querySelectorAll("[data-op],[data-slot]")].find(
-        (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2],
+      const same = [...host.querySelectorAll("[data-op],[data-slot],[data-term]")].find(
+        (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2] && e.dataset.term === again[3],
       );
       const now = host.querySelector(".tl-cell.is-now, .is-current");
-      ((here ? now : same) ?? now)?.focus({ preventScroll: true });
+      const next = (here ? now : same) ?? now;
+      if (next) next.focus({ preventScroll: true });
+      else this.focus(); // what it was on is gone: the keys go on working
     }
   }
 
@@ -1056,6 +1159,8 @@ class Stage {
     this.show(this.timeBody, frame, "timeline");
     this.show(this.rail, frame, "rail");
     this.show(this.because, frame, "because");
+    this.show(this.words, frame, "words");
+    if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
     this.windows = this.piece(frame, "map").windows;
     if (asking) {
@@ -1185,6 +1290,12 @@ class Stage {
     else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
     else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
     else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
+    else if (button.dataset.why) this.askWhy(button.dataset.why, button.dataset.all !== undefined);
+    else if (button.dataset.claim) {
+      this.showThread(false);
+      this.say({ t: "claim", key: button.dataset.claim });
+    } else if (button.dataset.term) this.showCard(button);
+    else if (button.dataset.story) this.say({ t: "story", key: button.dataset.story });
     else if (button.dataset.op !== undefined) {
       this.go([Number(button.dataset.op), button.dataset.cell === undefined ? END : Number(button.dataset.cell)]);
     } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
@@ -1288,10 +1399,19 @@ class Stage {
         this.say({ t: "apply" });
         return true;
       case "Escape":
+        this.hideCard();
+        this.thread.hidden = true;
+        this.why.hidden = true;
         this.showHelp(false);
         this.openSheet(null);
         this.root.dataset.drawer = "none";
         this.frameBox().dataset.drawer = "none";
+        return true;
+      case "w":
+        if (!this.asking) this.askWhy(event.target.dataset?.why ?? "");
+        return true;
+      case "l":
+        this.showThread(this.thread.hidden);
         return true;
       case "?":
         this.showHelp(this.help.hidden);
@@ -1314,6 +1434,10 @@ class Stage {
         return true;
       case "j":
         if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
+        return true;
+      case "PageDown":
+      case "PageUp":
+        this.say({ t: "beat", by: event.key === "PageDown" ? 1 : -1 });
         return true;
       case "k":
       case "v":
