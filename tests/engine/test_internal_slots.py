@@ -99,3 +99,13 @@ def test_a_second_of_its_kind_is_refused(again):
     vm = story().do(CreateIrqchip()).do(CreateVcpu())
 
     assert vm.do(again).errno_name == "EEXIST"
+
+
+def test_an_address_that_was_never_set_is_the_kernel_s_own_from_the_first_vcpu_on():
+    """vmx.c: init_rmode_identity_map(), VMX_EPT_IDENTITY_PAGETABLE_ADDR."""
+    vm = story(processor="intel", tdp=True, unrestricted_guest=False)
+    assert vm.kvm.setup.identity_map_addr == 0
+
+    vm.do("create_vcpu id=0")
+
+    assert vm.kvm.setup.identity_map_addr == 0xFFFBC000
