@@ -104,6 +104,8 @@ def test_a_story_is_told_by_every_kernel_at_once() -> None:
     assert "From 6.1 to 6.12: 1 result changes" in text
     with pytest.raises(ExplorerError, match=r"no kernel profile is called '6\.1'"):
         kernels_of(tell("first-look"), compare=("6.1", "v6_12"))
+
+
 def test_the_guided_story_can_be_read_as_text() -> None:
     text = str(guide())
 
