@@ -15,7 +15,7 @@ from explorer.trace.source import bytes_source
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion
+    from explorer.engine.commands import Command
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
     from explorer.trace.lift import Row
@@ -39,7 +39,7 @@ class ImportedLog:
     vm: int | None
     """The VM with the most operations; None if the log has no operation."""
     vms: int
-    commands: tuple[SetMemoryRegion | CreateGuestMemfd, ...]
+    commands: tuple[Command, ...]
     """All calls on that VM in order, with those that the log does not show but that must have been made."""
     lines: tuple[int, ...]
     """Line of the log of each command; a supplied one has the line of the call that proves it."""
@@ -111,7 +111,7 @@ def import_log(
     replay = Replay(bytes_source(name, source, limit_bytes=limit_bytes), profile)
     gaps: list[Gap] = []
     replay.gaps = gaps
-    commands: dict[int, list[tuple[int, SetMemoryRegion | CreateGuestMemfd]]] = {}
+    commands: dict[int, list[tuple[int, Command]]] = {}
     kinds: dict[int, Counter[str | None]] = {}
     machines = replay.lift.machines
     for row in replay.rows():

@@ -251,8 +251,8 @@ def test_other_lines_are_named():
     )
 
     assert log.reasons == [
-        "dirty-log call, not a change of slots",
-        "dirty-log call, not a change of slots",
+        "dirty-log call, no change of slots; its arguments are not shown, only where they are in memory",
+        "dirty-log call, no change of slots; its arguments are not shown, only where they are in memory",
         "another KVM call: KVM_RUN",
         "another ioctl: TCGETS",
         "another ioctl: 0xae80",
