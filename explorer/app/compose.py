@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-from explorer.engine.commands import AttachTracker, Command, GuestWrite, SetMemoryRegion, TrackGfn, UntrackGfn
-from explorer.engine.events import GuestWriteServed, MappingsZapped
+from explorer.engine.commands import (
+    Command,
+    SetMemoryRegion,
+    SetMemoryRegion2,
+    arguments,
+    format_command,
+    parse_command,
+    verb_of,
+)
 from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, ExplorerError
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
-from explorer.explain.ledger import ledger_of
-from explorer.explain.quantity import QuantityError, parse_quantity
-from explorer.explain.words import errno_text, hex_text, pages_text, plural, size_text
-from explorer.history import Run, Stop
-from explorer.history.moment import attempted_change, moment_at
+from explorer.explain.quantity import parse_quantity
+from explorer.explain.words import hex_text, pages_text, size_text
+from explorer.scenarios import random_walk
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
-    from explorer.history import OpDetail
 
-__all__ = [
-    "FIELDS_OF",
-    "KINDS",
-    "Compose",
-    "ComposeKind",
-    "Preflight",
-    "command_of",
-    "compose_for",
-    "hints",
-    "preflight",
-]
+__all__ = ["KINDS", "OTHER_KINDS", "WALK", "Compose", "commands_of", "compose_for", "fields_of", "hints"]
 
-ComposeKind = Literal["create", "move", "delete", "flags", "track", "untrack", "attach", "write"]
-KINDS: tuple[tuple[ComposeKind, str], ...] = (
+WALK = "walk"
+"""The one kind that stands for several operations."""
+
+KINDS = (
     ("create", "Create"),
     ("move", "Move"),
     ("delete", "Delete"),
@@ -40,19 +37,34 @@ KINDS: tuple[tuple[ComposeKind, str], ...] = (
     ("track", "Track"),
     ("untrack", "Untrack"),
     ("attach", "Attach"),
-    ("write", "Write"),
+    ("guest_write", "Write"),
 )
+"""The operations with a button each. A kind is a verb of the command grammar, or one use of ``set_region``."""
+OTHER_KINDS = (
+    ("guest_read", "Guest reads memory"),
+    ("vcpu_mode", "Guest changes mode, CR3"),
+    ("shadow_tables", "Guest page tables, shadowed"),
+    ("build_pt", "Guest page tables, written"),
+    ("host_touch", "VMM touches its memory"),
+    ("detach", "Detach a tracker"),
+    ("tracker_log", "Read a tracker’s log"),
+    ("get_dirty_log", "GET_DIRTY_LOG"),
+    ("clear_dirty_log", "CLEAR_DIRTY_LOG"),
+    ("enable_cap", "ENABLE_CAP"),
+    ("set_region2", "SET_USER_MEMORY_REGION2"),
+    ("create_guest_memfd", "CREATE_GUEST_MEMFD"),
+    ("create_vcpu", "CREATE_VCPU"),
+    ("create_irqchip", "CREATE_IRQCHIP"),
+    ("set_tss_addr", "SET_TSS_ADDR"),
+    ("set_identity_map_addr", "SET_IDENTITY_MAP_ADDR"),
+    (WALK, "Random walk"),
+)
+"""The rest of the grammar, and a random walk. The steps of a call stand for ``begin`` and ``advance``."""
 _REGION = ("slot", "base", "size", "hva", "flags")
-FIELDS_OF: dict[ComposeKind, tuple[str, ...]] = {
-    "create": _REGION,
-    "move": _REGION,
-    "delete": ("slot",),
-    "flags": _REGION,
-    "track": ("gfn",),
-    "untrack": ("gfn",),
-    "attach": ("tracker",),
-    "write": ("gpa", "bytes"),
-}
+_OF_WALK = {"seed": "1", "operations": "20"}
+_USES_OF_REGION = {"create": _REGION, "move": _REGION, "flags": _REGION, "delete": ("slot",)}
+_WORD_FIELDS = {"kind", "mode", "cap", "flags"}
+_NO_LETTER = re.compile(r"[^\w,]")
 _FLAG_WORDS = {"log": KVM_MEM_LOG_DIRTY_PAGES, "ro": KVM_MEM_READONLY, "rw": 0, "none": 0}
 _HOST_BASE = 0x7F00_0000_0000
 _NEW_SIZE = 0x20000
@@ -62,7 +74,7 @@ _NEW_SIZE = 0x20000
 class Compose:
     """Kind and fields as text, exactly as typed."""
 
-    kind: ComposeKind = "move"
+    kind: str = "move"
     fields: tuple[tuple[str, str], ...] = (("slot", ""), ("base", ""), ("size", ""), ("hva", ""), ("flags", "0"))
     shown: bool = False
     """Whether the operation is on the screen as the next one."""
@@ -76,13 +88,26 @@ class Compose:
         return replace(self, fields=tuple((n, text if n == name else t) for n, t in self.fields), shown=True)
 
     @classmethod
-    def fresh(cls, kind: ComposeKind, kvm: Kvm, slot: KvmMemorySlot | None) -> Compose:
+    def fresh(cls, kind: str, kvm: Kvm, slot: KvmMemorySlot | None) -> Compose:
         """Return a composition of a kind, filled in from the slot in focus or from what is free."""
-        values = _region_values(kind, kvm, slot) if "slot" in FIELDS_OF[kind] else _other_values(kind, slot)
-        return cls(kind=kind, fields=tuple((name, values.get(name, "")) for name in FIELDS_OF[kind]), shown=True)
+        values = _region_values(kind, kvm, slot) if kind in _USES_OF_REGION else _other_values(kind, slot)
+        return cls(kind=kind, fields=tuple((name, values.get(name, "")) for name in fields_of(kind)), shown=True)
 
 
-def _region_values(kind: ComposeKind, kvm: Kvm, slot: KvmMemorySlot | None) -> dict[str, str]:
+def fields_of(kind: str) -> tuple[str, ...]:
+    """Return the names of the fields of a kind, in their order."""
+    if kind in _USES_OF_REGION:
+        return _USES_OF_REGION[kind]
+    names = _arguments(kind)
+    beside_slot = {"as"} if "slot" in names else set()  # the field of a slot takes as:slot
+    return tuple(name for name in names if name not in {"user"} | beside_slot)
+
+
+def _arguments(kind: str) -> dict[str, str | None]:
+    return dict(_OF_WALK) if kind == WALK else arguments(kind)
+
+
+def _region_values(kind: str, kvm: Kvm, slot: KvmMemorySlot | None) -> dict[str, str]:
     if kind == "create" or slot is None:
         used = {s.id for s in kvm.slots()}
         free = next(i for i in range(len(used) + 1) if i not in used)
@@ -96,11 +121,10 @@ def _region_values(kind: ComposeKind, kvm: Kvm, slot: KvmMemorySlot | None) -> d
             "hva": hex_text(_HOST_BASE + (base << PAGE_SHIFT)),
             "flags": "0",
         }
-    name = f"{slot.as_id}:{slot.id}" if slot.as_id else str(slot.id)
     base = slot.base_gfn + (1 if kind == "move" else 0)
     flags = slot.flags ^ (KVM_MEM_LOG_DIRTY_PAGES if kind == "flags" else 0)
     return {
-        "slot": name,
+        "slot": _slot_text(slot.id, slot.as_id),
         "base": hex_text(base << PAGE_SHIFT),
         "size": hex_text(slot.npages << PAGE_SHIFT),
         "hva": hex_text(slot.userspace_addr),
@@ -108,14 +132,23 @@ def _region_values(kind: ComposeKind, kvm: Kvm, slot: KvmMemorySlot | None) -> d
     }
 
 
-def _other_values(kind: ComposeKind, slot: KvmMemorySlot | None) -> dict[str, str]:
-    base = slot.base_gfn if slot is not None else 0
-    return {
-        "gfn": hex_text(base + 3 if slot is not None and slot.npages > 3 else base),
-        "tracker": "kvmgt" if kind == "attach" else "",
-        "gpa": hex_text(base << PAGE_SHIFT),
-        "bytes": "8",
-    }
+def _other_values(kind: str, slot: KvmMemorySlot | None) -> dict[str, str]:
+    """Return values that make sense: of the slot in focus where there is one, else the grammar's defaults."""
+    values = {name: default or "0" for name, default in _arguments(kind).items()}
+    values |= {"kind": "kvmgt", "mode": "long", "cap": "MANUAL_DIRTY_LOG_PROTECT2", "arg": "1", "code": "", "fd": "3"}
+    values |= {"num": "64", "gmem": "3", "addr": "0xfffbc000" if kind == "set_identity_map_addr" else "0xfffbd000"}
+    if slot is not None:
+        base, size = slot.base_gfn << PAGE_SHIFT, slot.npages << PAGE_SHIFT
+        gfn = slot.base_gfn + (3 if slot.npages > 3 and kind != "shadow_tables" else 0)
+        values |= {
+            "slot": _slot_text(slot.id, slot.as_id),
+            "as": str(slot.as_id),
+            "gfn": hex_text(gfn),
+            "num": str(slot.npages),
+        }
+        values |= {"gpa": hex_text(base), "cr3": hex_text(base), "hva": hex_text(slot.userspace_addr)}
+        values["size"] = hex_text(PAGE_SIZE if kind == "host_touch" else size)
+    return values
 
 
 def flags_text_of(flags: int) -> str:
@@ -127,58 +160,75 @@ def flags_text_of(flags: int) -> str:
 
 def compose_for(command: Command) -> Compose:
     """Return the composition that stands for a command."""
-    match command:
-        case SetMemoryRegion():
-            values = {
-                "slot": f"{command.as_id}:{command.slot}" if command.as_id else str(command.slot),
-                "base": hex_text(command.guest_phys_addr),
-                "size": hex_text(command.memory_size),
-                "hva": hex_text(command.userspace_addr),
-                "flags": flags_text_of(command.flags),
-            }
-            kind: ComposeKind = "move" if command.memory_size else "delete"
-            return Compose(kind=kind, fields=tuple((name, values[name]) for name in FIELDS_OF[kind]), shown=True)
-        case TrackGfn():
-            return Compose(kind="track", fields=(("gfn", hex_text(command.gfn)),), shown=True)
-        case _:
-            return Compose()
+    kind = verb_of(command)
+    if kind in ("begin", "advance"):
+        return Compose()
+    if isinstance(command, SetMemoryRegion) and not isinstance(command, SetMemoryRegion2):
+        values = {
+            "slot": _slot_text(command.slot, command.as_id),
+            "base": hex_text(command.guest_phys_addr),
+            "size": hex_text(command.memory_size),
+            "hva": hex_text(command.userspace_addr),
+            "flags": flags_text_of(command.flags),
+        }
+        kind = "move" if command.memory_size else "delete"
+    else:
+        given = dict(word.split("=", 1) for word in format_command(command).split()[1:])
+        values = {name: default or "" for name, default in arguments(kind).items()} | given
+        if "slot" in values:
+            values["slot"] = _slot_text(int(values["slot"]), int(values["as"]))
+    return Compose(kind=kind, fields=tuple((name, values[name]) for name in fields_of(kind)), shown=True)
 
 
-def command_of(compose: Compose) -> Command | ExplorerError | None:
-    """Return the command a composition stands for, or the error that says which field cannot be read."""
+def commands_of(compose: Compose, kvm: Kvm) -> tuple[Command, ...] | ExplorerError:
+    """Return the commands a composition stands for on `kvm`, or the error that says which field cannot be read."""
     try:
-        return _command(compose)
+        if compose.kind != WALK:
+            return (_command(compose),)
+        seed, operations = (parse_quantity(compose.text(name), what=name) for name in _OF_WALK)
+        return random_walk(kvm, seed=seed, operations=operations)
     except ExplorerError as error:
         return error
 
 
-def _command(compose: Compose) -> Command | None:
+def _command(compose: Compose) -> Command:
     def number(name: str) -> int:
         return parse_quantity(compose.text(name), what=name)
 
-    match compose.kind:
-        case "track":
-            return TrackGfn(gfn=number("gfn"))
-        case "untrack":
-            return UntrackGfn(gfn=number("gfn"))
-        case "write":
-            return GuestWrite(gpa=number("gpa"), nbytes=number("bytes"))
-        case "attach":
-            kind = compose.text("tracker").strip().lower()
-            if kind not in ("kvmgt", "log"):
-                raise QuantityError(f"tracker: {kind[:20]!r} is no tracker; write kvmgt or log")
-            return AttachTracker(kind="kvmgt" if kind == "kvmgt" else "log")
-        case _:
-            as_id, _, slot = compose.text("slot").strip().rpartition(":")
-            size = 0 if compose.kind == "delete" else number("size")
-            return SetMemoryRegion(
-                slot=parse_quantity(slot, what="slot"),
-                as_id=parse_quantity(as_id, what="address space") if as_id else 0,
-                flags=parse_flags(compose.text("flags")) if compose.kind != "delete" else 0,
-                guest_phys_addr=0 if compose.kind == "delete" else number("base"),
-                memory_size=size,
-                userspace_addr=0 if compose.kind == "delete" else number("hva"),
-            )
+    if compose.kind not in _USES_OF_REGION:
+        words = [_word(name, text) for name, text in compose.fields if text.strip()]
+        return parse_command(" ".join([compose.kind, *words]))
+    slot, as_id = _parse_slot(compose.text("slot"))
+    size = 0 if compose.kind == "delete" else number("size")
+    return SetMemoryRegion(
+        slot=slot,
+        as_id=as_id,
+        flags=parse_flags(compose.text("flags")) if compose.kind != "delete" else 0,
+        guest_phys_addr=0 if compose.kind == "delete" else number("base"),
+        memory_size=size,
+        userspace_addr=0 if compose.kind == "delete" else number("hva"),
+    )
+
+
+def _word(name: str, text: str) -> str:
+    """Return a field as the command grammar has it: a number with its units worked out, a word as it is."""
+    word = text.strip()
+    if name == "slot":
+        slot, as_id = _parse_slot(word)
+        return f"slot={slot} as={as_id}" if as_id else f"slot={slot}"
+    if name in _WORD_FIELDS and not word[0].isdigit():
+        return f"{name}={_NO_LETTER.sub('?', word if name == 'cap' else word.lower())}"
+    return f"{name}={parse_quantity(word, what=name):#x}"
+
+
+def _parse_slot(text: str) -> tuple[int, int]:
+    """Return slot id and address space of ``10`` or ``1:10``."""
+    as_id, _, slot = text.strip().rpartition(":")
+    return parse_quantity(slot, what="slot"), parse_quantity(as_id, what="address space") if as_id else 0
+
+
+def _slot_text(slot: int, as_id: int) -> str:
+    return f"{as_id}:{slot}" if as_id else str(slot)
 
 
 def parse_flags(text: str) -> int:
@@ -192,9 +242,10 @@ def parse_flags(text: str) -> int:
 
 def hints(compose: Compose, kvm: Kvm) -> dict[str, str]:
     """Return a short remark under each field: what its value means beside the slot as it is."""
-    command = command_of(compose)
-    if not isinstance(command, SetMemoryRegion):
+    commands = commands_of(compose, kvm) if compose.kind != WALK else ()
+    if isinstance(commands, ExplorerError) or not commands or not isinstance(commands[0], SetMemoryRegion):
         return {}
+    command = commands[0]
     old = kvm.slot(command.slot, command.as_id) if command.as_id < len(kvm.memslots) else None
     found: dict[str, str] = {}
     if command.memory_size:
@@ -209,103 +260,3 @@ def hints(compose: Compose, kvm: Kvm) -> dict[str, str]:
 
 def _distance(nbytes: int) -> str:
     return "one page" if nbytes == 1 << PAGE_SHIFT else size_text(nbytes)
-
-
-class Preflight(NamedTuple):
-    """What the composed operation would do, run on a copy."""
-
-    title: str
-    text: str
-    refused: bool
-    error: bool
-    """Whether a field cannot be read."""
-
-
-def preflight(compose: Compose, ghost: OpDetail | None, *, hidden: bool) -> Preflight:
-    """Return the preflight lines: class, result and number of side effects."""
-    if hidden:
-        return Preflight("", "Hidden until you have answered", refused=False, error=False)
-    if not compose.shown:
-        return Preflight("", "Choose an operation, or change a field of this one.", refused=False, error=False)
-    command = command_of(compose)
-    if isinstance(command, ExplorerError):
-        return Preflight("", str(command), refused=False, error=True)
-    if ghost is None:
-        return Preflight("", "Change a field to compose the next operation.", refused=False, error=False)
-    if isinstance(ghost.command, SetMemoryRegion):
-        return _region_preflight(ghost, ghost.command)
-    errno = ghost.step.errno
-    served = next((e for e in ghost.step.events if isinstance(e, GuestWriteServed)), None)
-    if served is not None:
-        words = {
-            "ram": "Plain memory: nobody is told.",
-            "emulated": "The page is watched: the write is caught and reported.",
-            "mmio": "No slot there: the VMM must answer.",
-            "read-only": "A read-only slot: the VMM must answer.",
-            "retry": "The slot is INVALID: the guest tries again.",
-        }
-        return Preflight("Guest write", words.get(served.outcome, f"{served.outcome}."), refused=False, error=False)
-    if errno is not None:
-        return Preflight("", f"Refused with {errno_text(errno)}.", refused=True, error=False)
-    return Preflight("", "Accepted.", refused=False, error=False)
-
-
-def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
-    change = ghost.step.change or attempted_change(ghost.before, call)
-    name = change.value if change is not None else "The call"
-    why = {
-        "CREATE": "because there is no such slot",
-        "DELETE": "because the size is 0",
-        "MOVE": "because base_gfn differs",
-        "FLAGS_ONLY": "because only flags differ",
-        "NOOP": "because nothing differs",
-    }.get(name, "")
-    title = f"{name}, {why}" if why else name
-    effects = _side_effects(ghost)
-    errno = ghost.step.errno
-    if errno is not None:
-        fired = ghost.step.refused_by
-        found = next((result.operands for result in ghost.step.results if result.guard is fired), "")
-        why = f"The check “{fired.title}” fails: {found}." if fired is not None else ""
-        tail = f" after {plural(len(effects), 'side effect')} that stay" if effects else ", and nothing is touched"
-        refused = f"Refused with {errno_text(errno)}{tail}. {why}{_nearest(call)}"
-        told = title if effects or ghost.step.change is not None else ""
-        return Preflight(told, refused, refused=True, error=False)
-    return Preflight(
-        title, "Accepted. " + ", ".join(effects).capitalize() + ("." if effects else ""), refused=False, error=False
-    )
-
-
-def _nearest(call: SetMemoryRegion) -> str:
-    """Return what to type instead of a number that is no whole page."""
-    fields = {"base": call.guest_phys_addr, "size": call.memory_size, "hva": call.userspace_addr}
-    found = [
-        f" Nearest {name}: {hex_text(value & ~(PAGE_SIZE - 1))} or {hex_text((value | (PAGE_SIZE - 1)) + 1)}."
-        for name, value in fields.items()
-        if value % PAGE_SIZE
-    ]
-    return "".join(found)
-
-
-def _side_effects(ghost: OpDetail) -> list[str]:
-    """Return what the call does besides its result, each in a few words."""
-    call = ghost.command
-    assert isinstance(call, SetMemoryRegion), "only region calls have phases"
-    if call.as_id >= len(ghost.before.memslots):
-        return []
-    effects = []
-    run = Run(ghost.before, (call,))
-    ledger = ledger_of(moment_at(run, Stop(0, 10**6)))
-    lost = ledger.lost if ledger is not None else 0
-    if lost:
-        effects.append(f"{plural(lost, 'watch')} lost")
-    zaps = [e for e in ghost.step.events if isinstance(e, MappingsZapped)]
-    if zaps:
-        effects.append("all mappings zapped" if zaps[0].scope == "all" else "the slot’s mappings zapped")
-    step = ghost.step.kvm.active(call.as_id).generation - ghost.before.active(call.as_id).generation
-    if step:
-        effects.append(f"generation +{step}")
-    swaps = sum(cell.swaps for cell in ghost.cells)
-    if swaps > 1 and ghost.step.errno is not None:
-        effects.append(f"{swaps} waits for all readers")
-    return effects

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from explorer.app import state as actions
-from explorer.app.compose import FIELDS_OF, KINDS, hints
+from explorer.app.compose import KINDS, OTHER_KINDS, fields_of, hints
 from explorer.engine.mmu import zaps_all
 from explorer.engine.profile import PROFILES
-from explorer.scenarios import load_scenario, scenario_names
+from explorer.scenarios import load_scenario, machine_names, scenario_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Controls"]
 
-_FIELDS = ("slot", "base", "size", "hva", "flags", "gfn", "gpa", "bytes", "tracker")
+_MOST_FIELDS = max(len(fields_of(kind)) for kind, _ in (*KINDS, *OTHER_KINDS))
+_LABELS = {
+    "kind": "tracker",
+    "gmem_off": "offset",
+    "first": "from page",
+    "num": "pages",
+    "arg": "argument",
+    "operations": "length",
+}
 _TRACKERS = (("none", "none"), ("logs only", "log"), ("KVMGT", "kvmgt"))
 _SCALES = (("linear", "linear"), ("equal", "equal"), ("gaps collapsed", "collapsed"))
 
 
+_NO_OTHER = "none"
+"""Value of the drop-down of the rarer operations while one with a button is composed."""
 _ELSEWHERE = "elsewhere"
 """Value of the drop-down for a run that is no story of the library."""
 
@@ -46,7 +56,11 @@ class Controls:
         self._shared: dict[str, widgets.Widget] = {"layout": widgets.Layout()}
         self._chips = self._make_chips()
         self._fields, self._rows, self._remarks = self._make_fields()
+        self._named: tuple[str, ...] = ()
+        """What the fields on the page stand for."""
         self._kinds = {kind: self._make_kind(kind, label) for kind, label in KINDS}
+        self._more = self._make("mx-more", widgets.Dropdown, options=_others(), description="more")
+        self._hear(self._more, self._on_more)
         self._apply = self._make(
             "mx-apply", widgets.Button, description="Apply", tooltip="apply the composed operation"
         )
@@ -68,8 +82,8 @@ class Controls:
         compose = box(
             "mx-compose",
             self._make("mx-h", widgets.Label, value="Next operation"),
-            box("mx-ops", *self._kinds.values()),
-            box("mx-fields", *self._rows.values()),
+            box("mx-ops", *self._kinds.values(), self._more),
+            box("mx-fields", *self._rows),
             box("mx-preflight-slot"),
             self._apply,
             box("mx-import-slot"),
@@ -89,7 +103,7 @@ class Controls:
 
     def _show_story(self, state: AppState) -> None:
         """Name the story; what comes from elsewhere, such as a log, stands behind the library's."""
-        own = state.source in scenario_names()
+        own = state.source in (*scenario_names(), *machine_names())
         options = _stories() if own else [*_stories(), (state.title, _ELSEWHERE)]
         if list(self._story.options) != options:
             self._story.options = options
@@ -116,14 +130,18 @@ class Controls:
 
     def _show_compose(self, state: AppState) -> None:
         remarks = hints(state.compose, state.run.end)
-        wanted = FIELDS_OF[state.compose.kind]
-        for name, row in self._rows.items():
-            self._mark(row, "is-away", on=name not in wanted)
-            if name in wanted and self._fields[name].value != state.compose.text(name):
-                self._fields[name].value = state.compose.text(name)
-            self._remarks[name].value = remarks.get(name, "")
+        self._named = tuple(name for name, _ in state.compose.fields)
+        for at, row in enumerate(self._rows):
+            self._mark(row, "is-away", on=at >= len(self._named))
+            if at < len(self._named):
+                name = self._named[at]
+                self._fields[at].description = _LABELS.get(name, name)
+                self._fields[at].value = state.compose.text(name)
+                self._remarks[at].value = remarks.get(name, "")
         for kind, button in self._kinds.items():
             self._mark(button, "is-chosen", on=kind == state.compose.kind)
+        self._more.value = _NO_OTHER if state.compose.kind in self._kinds else state.compose.kind
+        self._mark(self._more, "is-chosen", on=self._more.value != _NO_OTHER)
         self._mark(self._apply, "is-primary", on=not state.question and state.compose.shown)
 
     @staticmethod
@@ -198,14 +216,21 @@ class Controls:
         button.on_click(lambda _button: self._dispatch(actions.choose, kind))
         return button
 
-    def _make_fields(self) -> tuple[dict[str, widgets.Text], dict[str, widgets.Box], dict[str, widgets.Label]]:
-        fields, rows, remarks = {}, {}, {}
-        for name in _FIELDS:
-            fields[name] = self._make("mx-field", widgets.Text, description=name, continuous_update=True)
-            remarks[name] = self._make("mx-hint", widgets.Label)
-            rows[name] = self._box("mx-field-row", fields[name], remarks[name])
-            self._hear(fields[name], partial(self._dispatch, actions.edit, name))
+    def _make_fields(self) -> tuple[list[widgets.Text], list[widgets.Box], list[widgets.Label]]:
+        fields, rows, remarks = [], [], []
+        for at in range(_MOST_FIELDS):
+            fields.append(self._make("mx-field", widgets.Text, continuous_update=True))
+            remarks.append(self._make("mx-hint", widgets.Label))
+            rows.append(self._box("mx-field-row", fields[at], remarks[at]))
+            self._hear(fields[at], partial(self._on_field, at))
         return fields, rows, remarks
+
+    def _on_field(self, at: int, text: str) -> None:
+        self._dispatch(actions.edit, self._named[at], text)
+
+    def _on_more(self, kind: str) -> None:
+        if kind != _NO_OTHER:
+            self._dispatch(actions.choose, kind)
 
     def _on_goto(self, text: str) -> None:
         if text.strip():
@@ -216,6 +241,10 @@ class Controls:
             self._dispatch(actions.tell, name)
 
 
+def _others() -> list[tuple[str, str]]:
+    return [("other operations", _NO_OTHER), *((title, kind) for kind, title in OTHER_KINDS)]
+
+
 @cache
 def _stories() -> list[tuple[str, str]]:
-    return [(load_scenario(name).title, name) for name in scenario_names()]
+    return [(load_scenario(name).title, name) for name in (*scenario_names(), *machine_names())]

@@ -13,6 +13,7 @@ from IPython.display import display
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
@@ -59,6 +60,8 @@ class App:
         self._upload = bytearray()
         self._ahead: deque[Stop] = deque()
         """Stops whose frames are sent when nothing else is to do."""
+        self._performed: tuple[Run, Performed] | None = None
+        """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
         self._controls.show(self.state)
 
@@ -117,7 +120,15 @@ class App:
             "link": actions.to_link(state),
             "question": state.question,
             "earlier": state.earlier is not None,
+            "formats": formats(),
+            "device": self._badge(),
         }
+
+    def _badge(self) -> list[str] | None:
+        """Return what the badge of the device says; nothing once another run is shown."""
+        if self._performed is None or self._performed[0] is not self.state.run:
+            return None
+        return [self._performed[1].badge, self._performed[1].tone]
 
     # -- messages of the page --------------------------------------------------------------------
 
@@ -158,6 +169,10 @@ class App:
                 self._change(actions.dismiss)
             case "earlier":
                 self._change(actions.restore_earlier)
+            case "perform":
+                self._perform(self.state.run)
+            case "export":
+                self._export(str(message.get("format")))
 
     def _hello(self, message: dict[str, Any]) -> None:
         """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
@@ -267,6 +282,31 @@ class App:
         # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
         gc.collect()
         gc.freeze()
+
+    # -- onward ----------------------------------------------------------------------------------
+
+    def _perform(self, run: Run) -> None:
+        """Perform the run on the machine's own KVM beside the message loop, after the page has asked for it."""
+
+        def show(performed: Performed) -> None:
+            self._performed = (run, performed)
+            self.stage.say({"t": "device", "panel": performed.panel, "badge": self._badge()})
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            show(perform_here(run))
+            return
+        loop.run_in_executor(None, perform_here, run).add_done_callback(lambda done: show(done.result()))
+
+    def _export(self, name: str) -> None:
+        """Send the run as a file, which the page saves."""
+        try:
+            file, text = file_of(self.state, name)
+        except ExplorerError as error:
+            self._change(actions.tell_error, str(error))
+            return
+        self.stage.say({"t": "file", "name": file}, [text.encode()])
 
 
 def _fitted(state: AppState, message: dict[str, Any]) -> AppState:

@@ -10,7 +10,7 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from explorer.app.compose import preflight
+from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el, rich
@@ -209,7 +209,7 @@ def _arrays_size(view: View) -> ArraysSize:
 
 def preflight_panel(state: AppState) -> Node:
     """Return the preflight lines of the composed operation."""
-    lines = preflight(state.compose, state.ghost, hidden=state.question)
+    lines = preflight(state.compose, state.run.end, state.ghost, hidden=state.question)
     cls = "preflight" + (" is-error" if lines.error else " is-refused" if lines.refused else "")
     return el(
         "div",

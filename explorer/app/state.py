@@ -9,22 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from explorer.app.compose import Compose, ComposeKind, command_of, compose_for
+from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.link import pack, unpack
 from explorer.app.machine import Machine
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
-from explorer.engine.types import ExplorerError
+from explorer.engine.types import PAGE_SHIFT, ExplorerError
 from explorer.explain.ledger import watches_of
-from explorer.explain.quantity import parse_place, parse_quantity
-from explorer.explain.words import hex_text, plural
+from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
+from explorer.explain.words import hex_text, plural, size_text
 from explorer.history import OpDetail, Run, Stop
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
 from explorer.scenarios import load_scenario
 from explorer.scenarios.runner import run_of
+from explorer.selectors.slot_table import holes
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
@@ -135,7 +136,8 @@ def load(name: str, *, view: View) -> AppState:
     """Return the state of a scenario at its end, paused."""
     scenario = load_scenario(name)
     run = run_of(scenario)
-    compose = compose_for(scenario.next) if scenario.next is not None else Compose()
+    fresh = replace(Compose.fresh("create", run.end, None), shown=False)
+    compose = compose_for(scenario.next) if scenario.next is not None else fresh
     state = AppState(
         machine=Machine(scenario.profile.name, scenario.config),
         run=run,
@@ -156,9 +158,10 @@ def load(name: str, *, view: View) -> AppState:
 
 def with_ghost(state: AppState) -> AppState:
     """Run the composed operation on a copy of the end of the run."""
-    command = command_of(state.compose)
-    if not isinstance(command, Exception) and state.compose.shown and command is not None:
-        return replace(state, ghost=look_inside(state.run.end, command, len(state.run)), revision=state.revision + 1)
+    commands = commands_of(state.compose, state.run.end) if state.compose.shown else ()
+    if commands and not isinstance(commands, ExplorerError):
+        ghost = look_inside(state.run.end, commands[0], len(state.run))
+        return replace(state, ghost=ghost, revision=state.revision + 1)
     return replace(state, ghost=None, revision=state.revision + 1)
 
 
@@ -173,12 +176,12 @@ def step_to(state: AppState, stop: Stop) -> AppState:
 
 def apply_composed(state: AppState) -> AppState:
     """Apply the composed operation after the stop; later operations are set aside, not lost."""
-    command = command_of(state.compose)
-    if not state.compose.shown or command is None:
+    if not state.compose.shown:
         return replace(state, notice=Notice("Nothing is composed: choose an operation, or change a field."))
-    if isinstance(command, ExplorerError):
-        return replace(state, notice=Notice(str(command), "error"))
-    return append(state, command, hide_ghost=True)
+    commands = commands_of(state.compose, state.run.kvm_before(state.stop.op + 1))
+    if isinstance(commands, ExplorerError):
+        return replace(state, notice=Notice(str(commands), "error"))
+    return append(state, *commands, hide_ghost=True)
 
 
 def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> AppState:
@@ -218,7 +221,7 @@ def restore_earlier(state: AppState) -> AppState:
     return replace(state.earlier, earlier=left, notice=None, view=state.view, revision=state.revision + 1)
 
 
-def choose(state: AppState, kind: ComposeKind) -> AppState:
+def choose(state: AppState, kind: str) -> AppState:
     """Compose another kind of operation, with fields filled from the slot in focus."""
     slot = _focused_slot(state)
     return with_ghost(replace(state, compose=Compose.fresh(kind, state.kvm, slot), question=False, notice=None))
@@ -273,6 +276,9 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
 def go_to(state: AppState, text: str) -> AppState:
     """Bring a place into the detail: an address, a page, a slot, a host address or a range."""
     try:
+        wanted = parse_room(text)
+        if wanted is not None:
+            return _go_to_room(state, wanted)
         place = parse_place(text)
     except ExplorerError as error:
         return replace(state, notice=Notice(str(error), "error"))
@@ -308,6 +314,28 @@ def go_to(state: AppState, text: str) -> AppState:
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
     return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
+
+
+def _go_to_room(state: AppState, room: Room) -> AppState:
+    """Bring the lowest hole that has the room into the detail."""
+    key = moment_at(state.run, state.stop, focus=state.view.focus).focus
+    as_id = key.as_id if key is not None and key.as_id < len(state.kvm.memslots) else 0
+    first, end = -(-room.start >> PAGE_SHIFT), room.end >> PAGE_SHIFT
+    pages = -(-room.size >> PAGE_SHIFT)
+    fitting = [hole for hole in holes(state.kvm, as_id) if min(hole.end, end) - max(hole.start, first) >= pages]
+    asked = size_text(pages << PAGE_SHIFT)
+    if not fitting:
+        return replace(state, notice=Notice(f"No hole has room for {asked} there.", "error"))
+    hole = fitting[0]
+    start = max(hole.start, first)
+    margin = max(pages // 4, 8)
+    window = (max(start - margin, 0), min(start + pages, hole.end) + margin)
+    between = " and ".join(f"slot {slot.id}" for slot in (hole.below, hole.above) if slot is not None)
+    text = (
+        f"{asked} fit at {hex_text(start << PAGE_SHIFT)}: a hole of {size_text((hole.end - hole.start) << PAGE_SHIFT)}"
+        f"{' beside ' + between if between else ''}. {plural(len(fitting), 'hole')} in all would do."
+    )
+    return redraw(replace(state, view=state.view._replace(focus=key, window=window), notice=Notice(text)))
 
 
 def look_at(state: AppState, key: SlotKey) -> AppState:

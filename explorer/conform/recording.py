@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.engine.config import VmConfig
-from explorer.engine.profile import get_profile
+from explorer.engine.profile import profile_of_release
 from explorer.engine.types import ExplorerError
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordingError", "Scenario", "find_recordings", "read_scenarios"]
 
-_PROFILE_FROM_KERNEL = (
-    ((7, 3), "v7_3"),
-    ((6, 18), "v6_18"),
-    ((6, 12), "v6_12"),
-    ((6, 6), "v6_6"),
-    ((5, 17), "v6_1"),
-    ((5, 7), "v5_10"),
-    ((4, 8), "pre_edd4"),
-)
-"""First kernel of each profile, newest first; page tracking came with 4.8."""
 _EMULATED = {"qemu-tcg-svm", "bochs-vmx"}
 _PROCESSORS: dict[str, Literal["amd", "intel", "pvm"]] = {"qemu-tcg-svm": "amd", "bochs-vmx": "intel"}
 _EMULATED_MEMORY = 2 << 30
@@ -117,7 +107,7 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
     config = data["config"]
     kernel = str(data.get("kernel", ""))
     if profile is None:
-        profile = get_profile(_profile_name(where, kernel))
+        profile = _profile_of(where, kernel)
     run = config.get("run")
     emulated = run in _EMULATED
     processor = _PROCESSORS.get(str(run), "pvm")
@@ -151,10 +141,8 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
     )
 
 
-def _profile_name(where: str, kernel: str) -> str:
-    version = re.search(r"(\d+)\.(\d+)", kernel)
-    found = (int(version[1]), int(version[2])) if version else (0, 0)
-    name = next((name for first, name in _PROFILE_FROM_KERNEL if found >= first), None)
-    if name is None:
+def _profile_of(where: str, kernel: str) -> KernelProfile:
+    found = profile_of_release(kernel)
+    if found is None:
         raise RecordingError(f"{where}: kernel {kernel!r} has no profile; name one with --profile")
-    return name
+    return found

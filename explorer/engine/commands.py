@@ -49,8 +49,10 @@ __all__ = [
     "ShadowTables",
     "TrackGfn",
     "UntrackGfn",
+    "arguments",
     "format_command",
     "parse_command",
+    "verb_of",
 ]
 
 
@@ -398,6 +400,28 @@ def parse_command(line: str) -> Command:
     except TypeError:
         missing = [k for k, name in names.items() if name not in given and _required(cls, name)]
         raise CommandError(f"{verb} needs {', '.join(f'{k}=' for k in missing)}") from None
+
+
+def arguments(verb: str) -> dict[str, str | None]:
+    """Return the arguments a verb of the grammar takes, as they are written, with their defaults; None: needed.
+
+    Raises
+    ------
+    CommandError
+        If there is no such verb.
+    """
+    cls = _VERBS.get(verb)
+    if cls is None:
+        raise CommandError(f"{verb!r} is no command; there are {', '.join(_VERBS)}")
+    return {
+        _KEYS.get(f.name, f.name): None if _required(cls, f.name) else "" if f.default is None else str(f.default)
+        for f in fields(cls)
+    }
+
+
+def verb_of(command: Command) -> str:
+    """Return the first word of a command's line."""
+    return "begin" if isinstance(command, Begin) else _VERB_OF[type(command)]
 
 
 def _required(cls: type[Command], name: str) -> bool:

@@ -12,12 +12,13 @@ steps differ that no profile stands for. Read next: `config`, `state`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from explorer.engine.types import ExplorerError
 
-__all__ = ["PROFILES", "SOURCES", "Behaviour", "KernelProfile", "differences", "get_profile"]
+__all__ = ["PROFILES", "SOURCES", "Behaviour", "KernelProfile", "differences", "get_profile", "profile_of_release"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +362,24 @@ PROFILES: dict[str, KernelProfile] = {
     )
 }
 """All profiles by name, oldest first."""
+
+_SINCE = (
+    ((7, 3), "v7_3"),
+    ((6, 18), "v6_18"),
+    ((6, 12), "v6_12"),
+    ((6, 6), "v6_6"),
+    ((5, 17), "v6_1"),
+    ((5, 7), "v5_10"),
+    ((4, 8), "pre_edd4"),
+)
+"""First kernel of each profile, newest first; page tracking came with 4.8."""
+
+
+def profile_of_release(release: str) -> KernelProfile | None:
+    """Return the profile that is nearest to a kernel by its version, such as ``6.18.44``; None if none can be."""
+    version = re.search(r"(\d+)\.(\d+)", release)
+    found = (int(version[1]), int(version[2])) if version else (0, 0)
+    return next((PROFILES[name] for first, name in _SINCE if found >= first), None)
 
 
 def get_profile(name: str) -> KernelProfile:

@@ -38,7 +38,8 @@ _TSS_PAGES = 3
 _LAST_TSS_ADDR = (1 << 32) - _TSS_PAGES * PAGE_SIZE
 _IDENTITY_DEFAULT = 0xFFFB_C000
 _APIC_BASE = 0xFEE0_0000
-_IOAPIC_PINS = 24
+_KVM_MAX_IRQ_ROUTES = 4096
+"""Most I/O APIC pins that a VMM may reserve."""
 _INTERNAL_HVA = 0x7FFF_0000_0000
 """Stand-in for the address mmap() would choose."""
 
@@ -87,7 +88,7 @@ def enable_split_irqchip(kvm: KvmDraft, ioapic_pins: int) -> Errno | None:
     ----------
     arch/x86/kvm/x86.c: kvm_vm_ioctl_enable_cap(), KVM_CAP_SPLIT_IRQCHIP [all profiles]
     """
-    if ioapic_pins > _IOAPIC_PINS:
+    if ioapic_pins > _KVM_MAX_IRQ_ROUTES:
         return Errno.EINVAL
     if kvm.setup.irqchip or kvm.setup.vcpus:
         return Errno.EEXIST

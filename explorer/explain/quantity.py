@@ -3,6 +3,7 @@
 ::
 
     0xc0000     4096     2M     3G-16M     gfn:0x100     slot 4     hva:0x7f0000000000     0xc0000..0x100000
+    gap>=16M <4G
 
 Addresses are bytes unless a word says otherwise. Bad input is explained, never guessed.
 """
@@ -14,13 +15,16 @@ from typing import Literal, NamedTuple
 
 from explorer.engine.types import PAGE_SHIFT, U64_MAX, ExplorerError
 
-__all__ = ["GRAMMAR", "Place", "QuantityError", "parse_place", "parse_quantity"]
+__all__ = ["GRAMMAR", "Place", "QuantityError", "Room", "parse_place", "parse_quantity", "parse_room"]
 
 GRAMMAR = (
-    "write an address such as 0xc0000, 2M or 3G-16M, a page as gfn:0x100, slot 4, hva:0x7f0000000000, or a range a..b"
+    "write an address such as 0xc0000, 2M or 3G-16M, a page as gfn:0x100, slot 4, hva:0x7f0000000000, a range a..b,"
+    " or gap>=16M <4G for room"
 )
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _TERM = re.compile(r"\s*([+-]?)\s*(0x[0-9a-f_]+|[0-9][0-9_]*)\s*([kmgtp]?)(?:i?b)?\s*", re.IGNORECASE)
+_ROOM = re.compile(r"gap\s*>?=?\s*([^<>=]+)((?:[<>]=?[^<>=]+)*)", re.IGNORECASE)
+_BOUND = re.compile(r"([<>])=?([^<>=]+)")
 _PLACE = re.compile(r"(gfn|gpa|hva|slot|as)\s*[:# ]\s*(.+)", re.IGNORECASE)
 
 
@@ -37,6 +41,16 @@ class Place(NamedTuple):
     end: int
     """First gfn behind a range; the start again for a single place."""
     as_id: int = 0
+
+
+class Room(NamedTuple):
+    """What a hole must have for something to fit: so many bytes between two addresses."""
+
+    size: int
+    start: int = 0
+    """First address allowed."""
+    end: int = U64_MAX + 1
+    """First address not allowed."""
 
 
 def parse_quantity(text: str, *, what: str = "value") -> int:
@@ -101,3 +115,28 @@ def parse_place(text: str) -> Place:
     if kind == "gpa":
         start, end = start >> PAGE_SHIFT, end >> PAGE_SHIFT
     return Place("gfn", start, end + (0 if dots and end > start else 1))
+
+
+def parse_room(text: str) -> Room | None:
+    """Return the room a text such as ``gap>=16M <4G`` asks for; None if it asks for none.
+
+    Raises
+    ------
+    QuantityError
+        If it begins so and cannot be read on.
+    """
+    cleaned = text.strip()
+    if not cleaned.lower().startswith("gap"):
+        return None
+    found = _ROOM.fullmatch(cleaned)
+    if found is None:
+        raise QuantityError(
+            f"cannot read {cleaned[:30]!r}; write gap>=16M, or gap>=16M >1M <4G for room between the two"
+        )
+    room = Room(parse_quantity(found[1], what="gap"))
+    for sign, bound in _BOUND.findall(found[2]):
+        value = parse_quantity(bound, what="address")
+        room = room._replace(end=value) if sign == "<" else room._replace(start=value)
+    if not room.size:
+        raise QuantityError("a gap of 0 bytes is everywhere; write a size such as gap>=4K")
+    return room

@@ -36,6 +36,8 @@ _FATES = {
     "none": "–",
 }
 _READERS = {"old": "OLD slot", "INVALID": "INVALID: guest faults retry", "new": "NEW slot", "none": "no slot"}
+_ROOM_FOR_WORDS, _ROOM_WHEN_NARROW = 20, 10
+"""Operations that have room for their names on the timeline of a wide and of a narrow page."""
 
 
 # -- the strip of steps ----------------------------------------------------------------------------
@@ -433,6 +435,11 @@ def _rail_cell(cell: RailCell) -> Node:
 # -- timeline --------------------------------------------------------------------------------------
 
 
+def _crowding(nodes: int) -> str:
+    """Return the class of a line with that many operations: the words go first where the page is narrow."""
+    return " is-dense is-many" if nodes > _ROOM_FOR_WORDS else " is-many" if nodes > _ROOM_WHEN_NARROW else ""
+
+
 def timeline_panel(view: TimelineView) -> Node:
     """Return the line of operations with the open one's steps."""
     items: list[Node] = []
@@ -447,7 +454,7 @@ def timeline_panel(view: TimelineView) -> Node:
     return el(
         "div",
         el("div", el("b", view.caption), el("span", view.sub), cls="tl-name"),
-        el("div", *items, cls="tl-line" + (" is-dense" if len(view.nodes) > 24 else "")),
+        el("div", *items, cls="tl-line" + _crowding(len(view.nodes))),
         cls="tl",
     )
 

@@ -1,5 +1,21 @@
 """Scenarios: runs as data, with a sentence and an expectation for every step."""
 
-from explorer.scenarios.loader import Scenario, ScenarioError, ScenarioStep, load_scenario, scenario_names
+from explorer.scenarios.loader import (
+    Scenario,
+    ScenarioError,
+    ScenarioStep,
+    load_scenario,
+    machine_names,
+    scenario_names,
+)
+from explorer.scenarios.walk import random_walk
 
-__all__ = ["Scenario", "ScenarioError", "ScenarioStep", "load_scenario", "scenario_names"]
+__all__ = [
+    "Scenario",
+    "ScenarioError",
+    "ScenarioStep",
+    "load_scenario",
+    "machine_names",
+    "random_walk",
+    "scenario_names",
+]

@@ -21,11 +21,19 @@
     do     = "set_region slot=10 gpa=0xd0000000 size=0x20000 hva=0x100000000000"
     expect = { errno = 0, brief = "as0 gen=2: [0xd0000+0x20]#10 rw" }
 
-Files in ``library/`` are package data. A scenario never describes its picture.
+    [[step]]                 # 100 slots, one behind the other
+    say    = "Many more."
+    do     = "set_region slot=11 gpa=0x100000000 size=0x1000 hva=0x100000020000"
+    repeat = 100
+    stride = { slot = 1, gpa = 0x1000, hva = 0x1000 }
+
+Files in ``library/`` are package data: stories, and in ``library/machines/`` layouts to start from. A scenario never
+describes its picture.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -40,7 +48,15 @@ from explorer.engine.types import Errno, ExplorerError
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["Scenario", "ScenarioError", "ScenarioStep", "load_scenario", "parse_scenario", "scenario_names"]
+__all__ = [
+    "Scenario",
+    "ScenarioError",
+    "ScenarioStep",
+    "load_scenario",
+    "machine_names",
+    "parse_scenario",
+    "scenario_names",
+]
 
 
 class ScenarioError(ExplorerError):
@@ -82,9 +98,14 @@ def scenario_names() -> tuple[str, ...]:
     return tuple(_files())
 
 
-def _files() -> dict[str, Traversable]:
-    """Return the library's files by id: ``20-watches-lost.toml`` is the scenario ``watches-lost``."""
-    library = resources.files("explorer.scenarios") / "library"
+def machine_names() -> tuple[str, ...]:
+    """Return the ids of the layouts to start from that come with the package."""
+    return tuple(f"machine-{name}" for name in _files("machines"))
+
+
+def _files(*folder: str) -> dict[str, Traversable]:
+    """Return the library's files by name: ``20-watches-lost.toml`` is the scenario ``watches-lost``."""
+    library = resources.files("explorer.scenarios").joinpath("library", *folder)
     found = sorted((entry for entry in library.iterdir() if entry.name.endswith(".toml")), key=lambda e: e.name)
     return {entry.name.removesuffix(".toml").partition("-")[2]: entry for entry in found}
 
@@ -97,7 +118,7 @@ def load_scenario(name: str) -> Scenario:
     ScenarioError
         If there is none, or its file is wrong.
     """
-    files = _files()
+    files = _files() | {f"machine-{key}": file for key, file in _files("machines").items()}
     if name not in files:
         raise ScenarioError(f"no scenario is called {name!r}; there are {', '.join(files)}")
     return parse_scenario(files[name].read_text(encoding="utf-8"), where=files[name].name)
@@ -124,7 +145,11 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
         profile=_profile(where, data["profile"]),
         config=_config(where, data.get("config", {})),
         owners=_owners(where, layout["owners"] | data.get("owners", {})),
-        steps=tuple(_step(f"{where}: step {at}", step) for at, step in enumerate([*layout["step"], *data["step"]], 1)),
+        steps=tuple(
+            step
+            for at, given in enumerate([*layout["step"], *data["step"]], 1)
+            for step in _steps(f"{where}: step {at}", given)
+        ),
         next=_command(f"{where}: next", data["next"]) if "next" in data else None,
     )
 
@@ -133,6 +158,7 @@ _REQUIRED: dict[str, type] = {"id": str, "title": str, "teaches": str, "source":
 _OPTIONAL: dict[str, type] = {"layout": str, "config": dict, "owners": dict, "next": str}
 _LAYOUT: dict[str, type] = {"source": str, "step": list}
 _STEP: dict[str, type] = {"say": str, "do": str}
+_MOST_REPEATS = 32_764
 _TYPES = {str: "a text", list: "a list of tables, [[step]]", dict: "a table", int: "a number"}
 
 
@@ -201,10 +227,32 @@ def _config(where: str, given: dict[str, Any]) -> VmConfig:
 _PROCESSORS = ("amd", "intel", "pvm")
 
 
-def _step(where: str, given: object) -> ScenarioStep:
+def _steps(where: str, given: object) -> list[ScenarioStep]:
+    """Return the steps a table stands for: itself, or as many as it says, each a stride further."""
     if not isinstance(given, dict):
         raise ScenarioError(f"{where}: expected a table with say and do")
-    _check_keys(where, given, _STEP | {"expect": dict}, _STEP)
+    _check_keys(where, given, _STEP | {"expect": dict, "repeat": int, "stride": dict}, _STEP)
+    times, stride = given.get("repeat", 1), given.get("stride", {})
+    if not 1 <= times <= _MOST_REPEATS:
+        raise ScenarioError(f"{where}: repeat is {times}, expected 1 to {_MOST_REPEATS}")
+    return [_step(where, given | {"do": _strided(where, given["do"], stride, n)}) for n in range(times)]
+
+
+def _strided(where: str, line: str, stride: dict[str, Any], times: int) -> str:
+    """Return a command line with each argument of `stride` moved on `times` times."""
+    for key, by in stride.items():
+        found = re.search(rf"\b{re.escape(key)}=(\w+)", line)
+        try:
+            value = int(found[1], 0) if found is not None else None
+        except ValueError:
+            value = None
+        if found is None or value is None or type(by) is not int:
+            raise ScenarioError(f"{where}: stride: {key} = {by!r} needs a whole number, and a number for {key}= in do")
+        line = f"{line[: found.start(1)]}{value + by * times:#x}{line[found.end(1) :]}"
+    return line
+
+
+def _step(where: str, given: dict[str, Any]) -> ScenarioStep:
     expect = given.get("expect", {})
     if set(expect) - {"errno", "brief"}:
         raise ScenarioError(f"{where}: expect has {', '.join(sorted(expect))}; it takes errno and brief")

@@ -303,10 +303,11 @@ def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         else:
             size_end = middle + half
         address = segment.address
-        if segment.kind == "gap" or segment.x0 - _text_width(address) / 2 < address_end:
+        start = max(segment.x0 - _text_width(address) / 2, 0.0)  # the first one does not reach over the edge
+        if segment.kind == "gap" or start < address_end:
             address = ""
         else:
-            address_end = segment.x0 + _text_width(address) / 2 + 10
+            address_end = start + _text_width(address) + 10
         kept.append(segment._replace(name=name, size=size, address=address))
     return tuple(kept)
 

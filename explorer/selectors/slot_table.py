@@ -11,11 +11,21 @@ from explorer.history.moment import SlotKey
 from explorer.selectors.style import flags_words, style_of
 
 if TYPE_CHECKING:
+    from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.history.moment import Moment
 
-__all__ = ["SlotRow", "SlotTableView", "select_slot_table"]
+__all__ = ["Hole", "SlotRow", "SlotTableView", "holes", "select_slot_table"]
 
 ROWS = 200
+
+
+class Hole(NamedTuple):
+    """Guest pages ``[start, end)`` that no slot backs, and the slots beside them."""
+
+    start: int
+    end: int
+    below: KvmMemorySlot | None
+    above: KvmMemorySlot | None
 
 
 class SlotRow(NamedTuple):
@@ -41,6 +51,19 @@ class SlotTableView(NamedTuple):
     caption: str
     rows: tuple[SlotRow, ...]
     notice: str
+
+
+def holes(kvm: Kvm, as_id: int) -> tuple[Hole, ...]:
+    """Return the holes of an address space, by address; the last one ends where the guest's addresses do."""
+    found = []
+    below: KvmMemorySlot | None = None
+    for slot in (*kvm.slots(as_id), None):
+        start = below.end_gfn if below is not None else 0
+        end = slot.base_gfn if slot is not None else kvm.config.max_gfn() + 1
+        if start < end:
+            found.append(Hole(start, end, below, slot))
+        below = slot
+    return tuple(found)
 
 
 def select_slot_table(moment: Moment, owners: dict[int, str] | None = None) -> SlotTableView:

@@ -110,9 +110,9 @@ def _allowed(moment: Moment) -> Verdict:
         case KvmMrChange.MOVE:
             return Verdict("check", "", "MOVE allowed", *_cost_of_a_move(moment))
         case KvmMrChange.CREATE:
-            return Verdict("check", "", "CREATE allowed", "a slot more", "ink_2")
+            return Verdict("check", "", "CREATE allowed", "one slot more", "ink_2")
         case KvmMrChange.DELETE:
-            return Verdict("check", "", "DELETE allowed", "a slot less", "ink_2")
+            return Verdict("check", "", "DELETE allowed", "one slot less", "ink_2")
         case KvmMrChange.FLAGS_ONLY:
             return Verdict("check", "", "Flags changed", "the arrays stay", "ink_2")
         case _:

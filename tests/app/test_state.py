@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from runs import random_runs
 
 from explorer.app import state as actions
-from explorer.app.compose import preflight
 from explorer.app.link import LinkError, unpack
 from explorer.app.machine import Machine
+from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
+from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
 from explorer.history.moment import SlotKey
@@ -104,7 +105,7 @@ def test_whatever_is_typed_into_a_field_the_run_stays(field: str, text: str) -> 
     composing = actions.choose(initial_state(), "move")
 
     typed = actions.edit(composing, field, text)
-    lines = preflight(typed.compose, typed.ghost, hidden=False)
+    lines = preflight(typed.compose, typed.run.end, typed.ghost, hidden=False)
 
     assert (typed.run, typed.stop, typed.machine) == (composing.run, composing.stop, composing.machine)
     assert typed.compose.text(field) == text
@@ -244,3 +245,32 @@ def test_zooming_and_panning_stay_in_the_guests_address_space(gfn: int, factor: 
         assert changed.view.window is not None
         start, stop = changed.view.window
         assert 0 <= start < stop <= end
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        # The holes of the layout q72-pc-3584M with slot 10: 0xa0000-0xbffff, 0xc0000000-0xcfffffff,
+        # 0xd0020000-0xfcffffff, 0xfe000000-0xfffbffff, and above 0x120000000.
+        ("gap>=128K", 0xA0000),
+        ("gap>=16M <4G", 0xC000_0000),
+        ("gap>=16M >0xd0000000 <4G", 0xD002_0000),
+        ("gap>=300M <4G", 0xD002_0000),
+        ("gap>=1G", 0x1_2000_0000),
+    ],
+)
+def test_room_for_a_slot_is_found_and_shown(opening: AppState, text: str, at: int) -> None:
+    found = actions.go_to(opening, text)
+    assert found.notice is not None
+    assert f"fit at {at:#x}:" in found.notice.text
+    assert found.view.window is not None
+    first, end = found.view.window
+    assert first <= at >> PAGE_SHIFT < end
+    assert found.run == opening.run
+
+
+def test_no_room_is_said_and_nothing_moves(opening: AppState) -> None:
+    none = actions.go_to(opening, "gap>=1G <1G")
+    assert none.notice is not None
+    assert none.notice.kind == "error"
+    assert none.view == opening.view

@@ -3,9 +3,11 @@
 import pytest
 from story import Story, story
 
-from explorer.engine.commands import CreateIrqchip, CreateVcpu, SetIdentityMapAddr, SetTssAddr
+from explorer.engine.commands import CreateIrqchip, CreateVcpu, EnableCap, SetIdentityMapAddr, SetTssAddr
 from explorer.engine.invariants import get_invariant, violations
 from explorer.engine.profile import PROFILES
+from explorer.engine.types import Errno
+from explorer.engine.uapi import KVM_CAP_SPLIT_IRQCHIP
 
 INTEL = {"processor": "intel", "tdp": True, "unrestricted_guest": False}
 TSS = SetTssAddr(addr=0xFFFBD000)
@@ -99,3 +101,11 @@ def test_a_second_of_its_kind_is_refused(again):
     vm = story().do(CreateIrqchip()).do(CreateVcpu())
 
     assert vm.do(again).errno_name == "EEXIST"
+
+
+@pytest.mark.parametrize(("pins", "errno"), [(0, None), (24, None), (4096, None), (4097, Errno.EINVAL)])
+def test_a_split_irqchip_may_reserve_as_many_pins_as_there_are_irq_routes(pins, errno):
+    """KVM_MAX_IRQ_ROUTES, 4096, in kvm_vm_ioctl_enable_cap(); a kernel 6.18 answers so."""
+    vm = story(profile="v6_18").do(EnableCap(cap=KVM_CAP_SPLIT_IRQCHIP, arg=pins))
+
+    assert vm.errno is errno

@@ -61,8 +61,8 @@ DONE = [
     (["create_guest_memfd fd=3 size=0x1000"], "guest_memfd made", "descriptor 3"),
     (["set_tss_addr addr=0xfffbd000"], "TSS address set", "0xfffbd000"),
     (["set_identity_map_addr addr=0xfffbc000"], "Identity map address set", "0xfffbc000"),
-    ([SLOT], "CREATE allowed", "a slot more"),
-    ([SLOT, DELETE], "DELETE allowed", "a slot less"),
+    ([SLOT], "CREATE allowed", "one slot more"),
+    ([SLOT, DELETE], "DELETE allowed", "one slot less"),
     ([SLOT, LOG_ON], "Flags changed", "the arrays stay"),
     ([SLOT, SLOT], "Nothing to do", "KVM returns 0 at once"),
 ]

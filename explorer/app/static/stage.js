@@ -375,6 +375,7 @@ class Stage {
     this.figure = new Figure(this.mapBody, (key) => this.say({ t: "slot", key }));
     this.buildTabs();
     this.buildHelp();
+    this.buildSheets();
     this.wait = make("p", "mx-wait", "Starting the model");
     this.mapBody.append(this.wait);
     this.el.append(root);
@@ -394,6 +395,8 @@ class Stage {
       return made;
     };
     foot.append(this.scrub);
+    this.badge = button("Model only", "perform on the machine’s own KVM", () => this.openSheet("device"));
+    button("Export", "export the run", () => this.openSheet("export"));
     button("←", "previous operation", () => this.byOp(-1));
     button("⇧←", "previous step", () => this.byCell(-1));
     this.playButton = button("▶", "play", () => this.toggle());
@@ -441,6 +444,71 @@ class Stage {
     close.type = "button";
     close.addEventListener("click", () => this.showHelp(false));
     this.help.append(make("h2", "", "Keys"), list, close);
+  }
+
+  // Where a run goes from here: to the machine's own KVM, after one confirmation, and into a file.
+  buildSheets() {
+    const key = (text, action) => {
+      const made = make("button", "mx-key", text);
+      made.type = "button";
+      made.addEventListener("click", action);
+      return made;
+    };
+    const sheet = (title, ...nodes) => {
+      const made = make("div", "mx-sheet");
+      made.hidden = true;
+      made.setAttribute("role", "dialog");
+      made.setAttribute("aria-label", title);
+      const head = make("div", "mx-sheet-head");
+      head.append(make("h2", "", title), key("Close", () => this.openSheet(null)));
+      made.append(head, ...nodes);
+      this.root.append(made);
+      return made;
+    };
+    this.deviceBody = make("div", "mx-device");
+    this.performKey = key("Perform this run", () => {
+      this.performKey.disabled = true;
+      this.put(this.deviceBody, "Performing");
+      this.say({ t: "perform" });
+    });
+    this.formats = make("div", "mx-formats");
+    this.sheets = {
+      device: sheet(
+        "On this machine’s own KVM",
+        make(
+          "p",
+          "",
+          "Makes the calls of this run on /dev/kvm of the machine that serves the page, beside the model: a VM of its own " +
+            "that is gone afterwards, no guest, memory reserved and never touched.",
+        ),
+        this.performKey,
+        this.deviceBody,
+      ),
+      export: sheet("Export this run", this.formats),
+    };
+  }
+
+  openSheet(name) {
+    for (const [key, sheet] of Object.entries(this.sheets)) sheet.hidden = key !== name || !sheet.hidden;
+    if (name && !this.sheets[name].hidden) this.sheets[name].querySelector("button.mx-key:not([disabled])")?.focus();
+    else this.focus();
+  }
+
+  showBadge(badge) {
+    this.badge.textContent = badge ? badge[0] : "Model only";
+    this.badge.setAttribute("aria-label", `${this.badge.textContent}: perform on the machine’s own KVM`);
+    this.badge.dataset.tone = badge ? badge[1] : "none";
+    if (!badge) this.deviceBody.replaceChildren();
+  }
+
+  // The bytes come from Python as they are; the browser asks where to put them, or puts them where it puts files.
+  save(name, bytes) {
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob([bytes], { type: "text/plain" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), LOST_AFTER);
+    this.openSheet(null);
   }
 
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
@@ -628,6 +696,13 @@ class Stage {
       case "taken":
         this.taken?.();
         return undefined;
+      case "device":
+        this.performKey.disabled = false;
+        this.showBadge(message.badge);
+        this.put(this.deviceBody, message.panel);
+        return undefined;
+      case "file":
+        return this.save(message.name, new Uint8Array(buffers[0].buffer ?? buffers[0]));
       case "plotly":
         this.givePlotly?.(new Uint8Array(buffers[0].buffer ?? buffers[0]));
         return undefined;
@@ -695,6 +770,15 @@ class Stage {
   around(message) {
     this.notice = message.notice;
     this.earlier = message.earlier;
+    this.showBadge(message.device);
+    this.formats.replaceChildren(
+      ...message.formats.map(([name, title]) => {
+        const made = make("button", "mx-key", title);
+        made.type = "button";
+        made.addEventListener("click", () => this.say({ t: "export", format: name }));
+        return made;
+      }),
+    );
     this.uploading = false;
     this.taken?.();
     this.asking = message.question;
@@ -1124,6 +1208,7 @@ class Stage {
         return true;
       case "Escape":
         this.showHelp(false);
+        this.openSheet(null);
         this.root.dataset.drawer = "none";
         this.frameBox().dataset.drawer = "none";
         return true;

@@ -1,0 +1,3 @@
+"""The machine's own KVM for every test here."""
+
+from machine import device, host  # noqa: F401 - fixtures
