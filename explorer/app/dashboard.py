@@ -13,6 +13,7 @@ from IPython.display import display
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.naming import holds_tree, name_layout
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
@@ -115,7 +116,7 @@ class App:
         state = self.state
         notice = state.notice
         return {
-            "notice": notice and {"text": notice.text, "kind": notice.kind, "detail": list(notice.detail)},
+            "notice": notice and notice._asdict(),
             "preflight": preflight_panel(state),
             "link": actions.to_link(state),
             "question": state.question,
@@ -264,7 +265,10 @@ class App:
         self._import(data, name)
 
     def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile."""
+        """Read a log beside the message loop, so that the page is answered meanwhile; a memory tree at once."""
+        if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
+            self._change(name_layout, data, name, UPLOAD_LIMIT)
+            return
 
         def read() -> tuple[ImportedLog, Run]:
             log = import_log(data, name=name, limit_bytes=UPLOAD_LIMIT)

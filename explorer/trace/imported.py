@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from explorer.trace.divergence import compare_profiles
+from explorer.trace.preview import PreviewTable
 from explorer.trace.replay import Replay
 from explorer.trace.source import bytes_source
 
@@ -18,12 +20,23 @@ if TYPE_CHECKING:
     from explorer.engine.commands import Command
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
+    from explorer.trace.divergence import Divergence
     from explorer.trace.lift import Row
+    from explorer.trace.preview import Preview
     from explorer.trace.records import Gap
+    from explorer.trace.source import Source
 
 __all__ = ["ImportedLog", "import_log"]
 
-_TOOLS = {"qemu": "QEMU trace", "strace": "strace log"}
+_TOOLS = {
+    "qemu": "QEMU trace",
+    "strace": "strace log",
+    "ftrace": "ftrace log",
+    "perf": "perf log",
+    "json": "list of calls",
+}
+_MOST_COMPARED = 5000
+_FURTHER = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +45,7 @@ class ImportedLog:
 
     name: str
     format: str
-    """``qemu`` or ``strace``."""
+    """``qemu``, ``strace``, ``ftrace``, ``perf`` or ``json``."""
     profile: KernelProfile
     config: VmConfig
     """The machine as far as the log shows it."""
@@ -60,6 +73,10 @@ class ImportedLog:
     disagreements: int
     """Of all VMs."""
     first_disagreement: Row | None
+    divergence: Divergence | None
+    """Where results differ: how each kernel does up to a while after the first one that does."""
+    preview: Preview
+    """What the lines became."""
     assumptions: tuple[str, ...]
     stopped: str | None
 
@@ -108,13 +125,21 @@ def import_log(
     TraceError
         If it is no log that can be read, or larger than the limit.
     """
-    replay = Replay(bytes_source(name, source, limit_bytes=limit_bytes), profile)
+    kept = bytes_source(name, source, limit_bytes=limit_bytes)
+    replay = Replay(kept, profile)
+    table = PreviewTable()
+    count = 0
     gaps: list[Gap] = []
     replay.gaps = gaps
     commands: dict[int, list[tuple[int, Command]]] = {}
     kinds: dict[int, Counter[str | None]] = {}
     machines = replay.lift.machines
-    for row in replay.rows():
+    for record, row in replay.entries():
+        if row is None:
+            table.add(record, None, count)
+            continue
+        count += 1
+        table.add(record, row, count)
         own = commands.setdefault(row.vm, [])
         own.extend((row.line, command) for command in machines[row.vm].supplied)
         command = machines[row.vm].command
@@ -145,6 +170,14 @@ def import_log(
         gaps=tuple(gaps),
         disagreements=summary.disagreements,
         first_disagreement=summary.first_disagreements[0] if summary.first_disagreements else None,
+        divergence=_divergence(kept, summary.first_disagreements),
+        preview=table.preview(),
         assumptions=summary.assumptions,
         stopped=summary.stopped,
     )
+
+
+def _divergence(source: Source, differ: tuple[Row, ...]) -> Divergence | None:
+    if not differ:
+        return None
+    return compare_profiles(source, limit=min(differ[0].number + _FURTHER, _MOST_COMPARED))

@@ -118,9 +118,9 @@ class Lift:
         agrees: bool | None = None
         if recorded_ret is not None:
             agrees = errno == recorded_errno
-            if recorded_errno == UNNAMED and errno is not None:
+            if not agrees and recorded_errno == UNNAMED and errno is not None:
                 agrees = True
-            if not agrees:
+            elif not agrees:
                 step, found = explain(machine, command, step, recorded_errno, qemu=self._qemu)
                 errno = None if step.errno is None else step.errno.name
                 agrees = errno == recorded_errno or (None if found else False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from explorer.trace.records import Record
     from explorer.trace.replay import Replay
 
-__all__ = ["BECAME", "Became", "Preview", "PreviewRow", "preview_of", "preview_rows"]
+__all__ = ["BECAME", "Became", "Preview", "PreviewRow", "PreviewTable", "preview_of", "preview_rows"]
 
 Became = Literal["operation", "doubtful", "used", "skipped"]
 BECAME: tuple[Became, ...] = ("operation", "doubtful", "used", "skipped")

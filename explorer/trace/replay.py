@@ -74,6 +74,7 @@ class Replay:
         )
         self.mmu_events = MmuEvents()
         self.lift = Lift(self.profile, self.config, qemu=self.format == "qemu")
+        self._run = self.lift.run
         self._source = source
         self._descriptors = Descriptors(one_thread=bool(_FILE_OF_ONE_THREAD.search(source.name)))
         self._skipped = Skipped()
@@ -84,32 +85,37 @@ class Replay:
 
     def rows(self) -> Iterator[Row]:
         """Iterate over the operations; `summary` is complete after the last one."""
-        return (row for _, row in self.entries() if row is not None)
+        take = self._take
+        for record in self._records():
+            row = take(record)
+            if row is not None:
+                yield row
 
     def entries(self) -> Iterator[tuple[Record, Row | None]]:
         """Iterate over all records, each with its operation if it is one; `summary` is complete after the last."""
-        run, kinds = self.lift.run, self._kinds
-        halves = self.format == "strace"  # a trace shows begin and return of every call
         for record in self._records():
-            self._last_line = record.line
-            if isinstance(record, RegionCall):
-                row = run(record)
-                self._used += record.lines
-                kinds[row.kind or "NOOP" if row.errno is None else "REFUSED"] += 1
-                if record.lines > 1 and halves:
-                    self._in_halves += 1
-            elif isinstance(record, OtherCall):
-                row = self.lift.run_other(record)
-                self._used += 1
-                kinds[row.op if row.errno is None else "REFUSED"] += 1
-            else:
-                self._note(record)
-                yield record, None
-                continue
-            self._operations += 1
-            if row.agrees is not True or row.note is not None:
-                self._doubt(row)
-            yield record, row
+            yield record, self._take(record)
+
+    def _take(self, record: Record) -> Row | None:
+        """Count a record and replay it if it is an operation."""
+        self._last_line = record.line
+        if isinstance(record, RegionCall):
+            row = self._run(record)
+            self._used += record.lines
+            self._kinds[row.kind or "NOOP" if row.errno is None else "REFUSED"] += 1
+            if record.lines > 1 and self.format == "strace":  # a trace shows begin and return of every call
+                self._in_halves += 1
+        elif isinstance(record, OtherCall):
+            row = self.lift.run_other(record)
+            self._used += 1
+            self._kinds[row.op if row.errno is None else "REFUSED"] += 1
+        else:
+            self._note(record)
+            return None
+        self._operations += 1
+        if row.agrees is not True or row.note is not None:
+            self._doubt(row)
+        return row
 
     def summary(self) -> Summary:
         """Return the counts."""
