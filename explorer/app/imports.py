@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from explorer.engine.state import Kvm
     from explorer.trace import ImportedLog
     from explorer.trace.lift import Row
+    from explorer.trace.preview import PreviewRow
     from explorer.trace.tree import Backing
 
 __all__ = ["divergence_words", "first_difference", "owners_of", "preview_note", "preview_table"]
@@ -23,11 +24,21 @@ def preview_table(log: ImportedLog) -> tuple[tuple[str, str, str], ...]:
     """Return rows of line, what it became, and what or why."""
     return tuple(
         (
-            str(row.line) if row.lines == 1 else f"{row.line} (+{row.lines - 1})",
+            _place(row),
             row.became if row.operation is None else f"{row.became} {row.operation + 1}".removeprefix("operation "),
             row.why,
         )
         for row in log.preview.rows
+    )
+
+
+def _place(row: PreviewRow) -> str:
+    if row.lines == 1:
+        return str(row.line)
+    return (
+        f"{row.line} to {row.line + row.lines - 1}"
+        if row.became == "skipped"
+        else f"{row.line} and {row.lines - 1} more"
     )
 
 

@@ -97,8 +97,12 @@ class ImportedLog:
             f"{'' if self.operations == 1 else 's'} on {self.vms} VM"
             f"{'' if self.vms == 1 else 's'}; VM {self.vm}: {', '.join(f'{n} {word}' for n, word in kinds if n)}."
             f" {self._unused()}."
-            f" {f'{self.disagreements} results differ' if self.disagreements else 'Every recorded result agrees'}."
+            f" {self._agreement()}."
         )
+
+    def _agreement(self) -> str:
+        n = self.disagreements
+        return f"{n} result{' differs' if n == 1 else 's differ'}" if n else "Every recorded result agrees"
 
     def _unused(self) -> str:
         return f"{len(self.gaps)} line{'' if len(self.gaps) == 1 else 's'} not used"

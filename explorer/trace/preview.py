@@ -30,11 +30,12 @@ _OF_EACH = 40
 
 
 class PreviewRow(NamedTuple):
-    """One record of a log; a call in two halves has two lines."""
+    """One record of a log, or in a table a run of lines that were skipped for one reason."""
 
     line: int
     """The one that shows the arguments, from 1."""
     lines: int
+    """How many; a call in two halves has two, which need not follow each other."""
     became: Became
     operation: int | None
     """Number of the operation, from 0, or None."""
@@ -109,9 +110,15 @@ class PreviewTable:
         self._lines: Counter[Became] = Counter()
         self._seen: Counter[Became] = Counter()
         self._count = 0
+        self._run: PreviewRow | None = None
+        """The last row, if its line was skipped: the next one may go on with it."""
+        self._run_is_kept = False
 
     def add(self, record: Record, row: Row | None, operations: int) -> None:
         """Take a record; most are only counted."""
+        if isinstance(record, Gap) and self._goes_on(record):
+            return
+        self._run = None
         self._count += 1
         plain = row is not None and row.agrees is True and row.note is None
         if plain and self._count > _FIRST and self._seen["operation"] >= _OF_EACH:  # the usual case, a million times
@@ -120,8 +127,22 @@ class PreviewTable:
         made = preview_row(record, row, operations)
         self._lines[made.became] += made.lines
         self._seen[made.became] += 1
-        if self._count <= _FIRST or self._seen[made.became] <= _OF_EACH:
+        kept = self._count <= _FIRST or self._seen[made.became] <= _OF_EACH
+        if kept:
             self._rows.append(made)
+        if made.became == "skipped":
+            self._run, self._run_is_kept = made, kept
+
+    def _goes_on(self, gap: Gap) -> bool:
+        """Add a line to the run of lines before it that were skipped for the same reason; return whether it could."""
+        run = self._run
+        if run is None or run.why != gap.reason or run.line + run.lines != gap.line:
+            return False
+        self._run = run._replace(lines=run.lines + 1)
+        self._lines["skipped"] += 1
+        if self._run_is_kept:
+            self._rows[-1] = self._run
+        return True
 
     def preview(self) -> Preview:
         """Return the table as it is."""

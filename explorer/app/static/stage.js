@@ -514,7 +514,7 @@ class Stage {
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU";
+    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -1097,7 +1097,7 @@ class Stage {
   // What the lines of a log became: a table, and what it counts.
   linesTable(notice) {
     const more = make("details", "mx-lines");
-    more.append(make("summary", "", "What each line became"));
+    more.append(make("summary", "", "What the lines became"));
     const box = make("div");
     box.tabIndex = 0;
     const table = make("table");
