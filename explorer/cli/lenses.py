@@ -93,6 +93,7 @@ def _tree_as_json(vm: int, tree: MemoryTree, naming: Naming) -> dict[str, object
         "ranges": [found._asdict() for found in tree.ranges],
         "marked": tree.marked,
         "used": tree.used,
+        "unused": tree.unused,
         "skipped": [{"line": gap.line, "reason": gap.reason} for gap in tree.gaps],
     }
 
@@ -113,7 +114,7 @@ def _tree_as_text(vm: int, vms: int, tree: MemoryTree, naming: Naming) -> Iterat
         yield "- QEMU marked no range with KVM: ram, rom and romd are taken for slots."
     if tree.gaps:
         first = tree.gaps[0]
-        yield f"- {len(tree.gaps)} lines of the tree were not used, the first is line {first.line}: {first.reason}."
+        yield f"- {tree.unused} lines of the tree were not used, the first is line {first.line}: {first.reason}."
 
 
 # -- which kernel ----------------------------------------------------------------------------------

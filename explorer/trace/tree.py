@@ -35,6 +35,8 @@ __all__ = ["Backing", "MemoryTree", "Naming", "OwnedRange", "is_flat_tree_line",
 
 _LOOKED_AT = 400
 _MOST_RANGES = 1 << 16
+_MOST_VIEWS = 1 << 12
+_MOST_GAPS = 1000
 _VIEW = re.compile(r"FlatView #\d+\s*$", re.ASCII)
 _SPACE = re.compile(r'\s*AS "([^"]*)", root: (.*)$', re.ASCII)
 _ROOT = re.compile(r"\s*Root memory region: (.*)$", re.ASCII)
@@ -79,7 +81,10 @@ class MemoryTree(NamedTuple):
     """By address space, then by address."""
     used: int
     """Lines."""
+    unused: int
+    """Lines that say nothing of a range."""
     gaps: tuple[Gap, ...]
+    """The first of them, with reasons."""
     marked: bool
     """Whether QEMU marked the ranges that are slots; else ram, rom and romd are taken for slots."""
 
@@ -125,7 +130,7 @@ def read_tree(source: Source) -> MemoryTree:
     TraceError
         If there is no flat view of the guest's memory in it.
     """
-    views, gaps, used = _views(source.lines())
+    views, gaps, used, unused = _views(source.lines())
     ranges: list[OwnedRange] = []
     for as_id in (0, 1):
         names = [name for name, number in _SPACES.items() if number == as_id]
@@ -136,14 +141,14 @@ def read_tree(source: Source) -> MemoryTree:
     marked = any(one.is_slot for one in ranges)
     if not marked:
         ranges = [one._replace(is_slot=one.kind in _SLOT_KINDS) for one in ranges]
-    return MemoryTree(tuple(ranges), used, tuple(gaps), marked)
+    return MemoryTree(tuple(ranges), used, unused, tuple(gaps), marked)
 
 
-def _views(lines: Iterable[str]) -> tuple[list[tuple[set[str], list[OwnedRange]]], list[Gap], int]:
-    """Return the views, each with the names of its address spaces, the lines not used, and how many were."""
+def _views(lines: Iterable[str]) -> tuple[list[tuple[set[str], list[OwnedRange]]], list[Gap], int, int]:
+    """Return the views with the names of their address spaces, the first unused lines, and the counts of both."""
     views: list[tuple[set[str], list[OwnedRange]]] = []
     gaps: list[Gap] = []
-    used = count = 0
+    used = count = unused = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -157,17 +162,20 @@ def _views(lines: Iterable[str]) -> tuple[list[tuple[set[str], list[OwnedRange]]
             size = max(last - first + 1, 0)
             one = OwnedRange(number, 0, first, size, owner, offset, int(found[3]), found[4], found[7] is not None)
             views[-1][1].append(one)
-        elif _VIEW.match(line, 0, LONGEST_LINE):
+        elif _VIEW.match(line, 0, LONGEST_LINE) and len(views) < _MOST_VIEWS:
             used += 1
             views.append((set(), []))
         elif views and (space := _SPACE.match(line, 0, LONGEST_LINE)) is not None:
             used += 1
-            views[-1][0].add(space[1])
+            if space[1] in _SPACES:
+                views[-1][0].add(space[1])
         elif _ROOT.match(line, 0, LONGEST_LINE) or _NO_VIEW.match(line, 0, LONGEST_LINE):
             used += 1
         else:
-            gaps.append(Gap(number, _why_unused(line, found is not None), line))
-    return views, gaps, used
+            unused += 1
+            if len(gaps) < _MOST_GAPS:
+                gaps.append(Gap(number, _why_unused(line, found is not None), line))
+    return views, gaps, used, unused
 
 
 def _why_unused(line: str, is_range: bool) -> str:
