@@ -58,7 +58,7 @@ def find_clues(blocks: Iterable[bytes]) -> Clues:
 def _works_in_space_1(text: bytes) -> bool:
     if b"AddrSpace#" in text and any(_WORKED.search(found[0]) for found in _SPACE.finditer(text)):
         return True
-    if b'{"' in text and any(_json_worked(found[0]) for found in _JSON_SPACE.finditer(text)):
+    if text.startswith(b"{") and any(_json_worked(found[0]) for found in _JSON_SPACE.finditer(text)):
         return True
     return any(
         _number(found[1]) >= _FIRST_SLOT_OF_SPACE_1 and _WORKED.search(found[0]) for found in _SLOT.finditer(text)
