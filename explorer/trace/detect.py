@@ -29,6 +29,7 @@ _KNOWN = (
 )
 _OTHERS = (
     (re.compile(r'\{"name":'), "a recording of a kernel; try `explorer conform FILE`"),
+    (re.compile(r"# tracer: "), "the head of ftrace's log without any event"),
     (re.compile(r"address-space: "), "QEMU's `info mtree` without -f, whose regions still hide each other; use -f"),
     (re.compile(r"\s*[\[{]"), "JSON, but not as this program writes it, one object a line"),
     (re.compile(r"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE), "a web page"),
