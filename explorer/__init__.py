@@ -9,7 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`. The dashboard: `App`. To read the engine, begin with `explorer.engine`.
+`slots_of`, `because`; under every kernel at once: `verdicts_of`, `kernels_of`. The dashboard: `App`. To read
+the engine, begin with `explorer.engine`.
 """
 
 from importlib import import_module
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
         effects_of,
         guards_of,
         hand_off_of,
+        kernels_of,
         ledger_of_move,
         map_of,
         phases_of,
         play,
         slots_of,
         tell,
+        verdicts_of,
     )
 
 __version__ = "0.1.0"
@@ -51,6 +54,7 @@ __all__ = [
     "effects_of",
     "guards_of",
     "hand_off_of",
+    "kernels_of",
     "ledger_of_move",
     "map_of",
     "new_vm",
@@ -58,6 +62,7 @@ __all__ = [
     "play",
     "slots_of",
     "tell",
+    "verdicts_of",
 ]
 
 _HOME = {

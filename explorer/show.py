@@ -18,11 +18,14 @@ import plotly.graph_objects as go
 
 from explorer.engine.commands import CommandError, parse_command
 from explorer.engine.config import VmConfig
+from explorer.engine.profile import get_profile
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import ledger_of
 from explorer.figures.arrays import arrays_spec
 from explorer.figures.dom import el, to_html, to_text
+from explorer.figures.eras import eras_panel
 from explorer.figures.gpa_map import gpa_map_spec
+from explorer.figures.matrix import matrix_panel, no_matrix_panel
 from explorer.figures.panels import (
     effects_panel,
     guards_panel,
@@ -38,10 +41,13 @@ from explorer.history.moment import moment_at
 from explorer.scenarios import load_scenario
 from explorer.scenarios.runner import run_of
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.configurations import call_at
 from explorer.selectors.effects import select_effects
+from explorer.selectors.eras import select_eras
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.matrix import select_matrix
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slot_table import select_slot_table
@@ -58,12 +64,14 @@ __all__ = [
     "effects_of",
     "guards_of",
     "hand_off_of",
+    "kernels_of",
     "ledger_of_move",
     "map_of",
     "phases_of",
     "play",
     "slots_of",
     "tell",
+    "verdicts_of",
 ]
 
 
@@ -225,6 +233,32 @@ def guards_of(run: Run, at: str = "") -> Panel:
 def slots_of(run: Run, at: str = "") -> Panel:
     """Return the table of slots and holes."""
     return Panel(slot_table_panel(select_slot_table(_moment(run, at), {})))
+
+
+def verdicts_of(run: Run, at: str = "") -> Panel:
+    """Return what a region call comes to under every kernel, built for trackers or not, with one attached or not."""
+    call = call_at(run, _moment(run, at).stop.op, None)
+    return Panel(matrix_panel(select_matrix(run, call)) if call is not None else no_matrix_panel())
+
+
+def kernels_of(run: Run, at: str = "", *, compare: tuple[str, str] | None = None) -> Panel:
+    """Return the operations around a place under every kernel, and where the kernels part.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run.
+    compare
+        Names of two profiles whose results are compared; without it the run's kernel and one that differs.
+
+    Raises
+    ------
+    ExplorerError
+        If there is no such profile.
+    """
+    for name in compare or ():
+        get_profile(name)
+    return Panel(eras_panel(select_eras(run, _moment(run, at).stop.op, pair=compare)))
 
 
 def because(run: Run, at: str = "") -> Panel:

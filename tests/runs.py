@@ -91,7 +91,7 @@ def _region(slot: int, gfn: int, as_id: int, *, npages: int, flags: int) -> SetM
     )
 
 
-_REGION = st.builds(
+REGION = st.builds(
     _region,
     _SLOT,
     _GFN,
@@ -100,9 +100,9 @@ _REGION = st.builds(
     flags=st.sampled_from([0, 0, 0, 1, 2, 8]),
 )
 COMMAND: st.SearchStrategy[Command] = st.one_of(
-    _REGION,
-    _REGION,
-    _REGION,
+    REGION,
+    REGION,
+    REGION,
     st.builds(ShadowTables, gfn=_PAGE, levels=st.integers(1, 5), as_id=_SPACE),
     st.builds(AttachTracker, user=_USER, kind=st.sampled_from(["log", "kvmgt"])),
     st.builds(DetachTracker, user=_USER),
@@ -133,7 +133,7 @@ def _likely(draw: st.DrawFn, run: Run) -> Command:
     """Draw a command that has to do with a slot there is; any command if there is none."""
     slots = run.end.slots()
     if not slots:
-        return draw(_REGION)
+        return draw(REGION)
     slot = draw(st.sampled_from(slots))
     page = slot.base_gfn + draw(st.integers(0, slot.npages - 1))
     match draw(
@@ -152,6 +152,6 @@ def _likely(draw: st.DrawFn, run: Run) -> Command:
         case "write":
             return GuestWrite(gpa=page << 12)
         case "region":
-            return draw(_REGION)
+            return draw(REGION)
         case _:
             return draw(COMMAND)

@@ -13,12 +13,14 @@ from explorer import (
     effects_of,
     guards_of,
     hand_off_of,
+    kernels_of,
     ledger_of_move,
     map_of,
     phases_of,
     play,
     slots_of,
     tell,
+    verdicts_of,
 )
 from explorer.engine.commands import CommandError
 from explorer.engine.types import ExplorerError
@@ -69,8 +71,21 @@ def test_a_bad_line_is_a_command_error() -> None:
         play("fly")
 
 
+VIEWS = [
+    because,
+    effects_of,
+    guards_of,
+    hand_off_of,
+    kernels_of,
+    ledger_of_move,
+    phases_of,
+    slots_of,
+    verdicts_of,
+]
+
+
 @pytest.mark.parametrize("name", scenario_names())
-@pytest.mark.parametrize("view", [because, effects_of, guards_of, hand_off_of, ledger_of_move, phases_of, slots_of])
+@pytest.mark.parametrize("view", VIEWS)
 def test_every_view_of_every_story_can_be_read_at_every_step(name: str, view: object) -> None:
     run = tell(name)
     places = [f"{len(run)}.{cell + 1}" for cell in range(len(run.detail(len(run) - 1).cells))]
@@ -80,6 +95,14 @@ def test_every_view_of_every_story_can_be_read_at_every_step(name: str, view: ob
         assert isinstance(panel, Panel)
         assert str(panel).strip()
         assert panel._repr_html_().count("<style>") == 1
+
+
+def test_a_story_is_told_by_every_kernel_at_once() -> None:
+    text = str(kernels_of(tell("rejected-is-not-free"), compare=("v6_1", "v6_12")))
+
+    assert "From 6.1 to 6.12: 1 result changes" in text
+    with pytest.raises(ExplorerError, match=r"no kernel profile is called '6\.1'"):
+        kernels_of(tell("first-look"), compare=("6.1", "v6_12"))
 
 
 def test_a_map_is_a_plotly_figure_and_a_window_changes_it() -> None:

@@ -59,7 +59,7 @@ class Controls:
         self._named: tuple[str, ...] = ()
         """What the fields on the page stand for."""
         self._kinds = {kind: self._make_kind(kind, label) for kind, label in KINDS}
-        self._more = self._make("mx-more", widgets.Dropdown, options=_others(), description="more")
+        self._more = self._make("mx-more", widgets.Dropdown, options=_others(), description="other operations")
         self._hear(self._more, self._on_more)
         self._apply = self._make(
             "mx-apply", widgets.Button, description="Apply", tooltip="apply the composed operation"

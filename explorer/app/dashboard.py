@@ -6,14 +6,19 @@ import asyncio
 import gc
 import logging
 from collections import deque
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
+from explorer.app import kernels
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.kernels import KernelsTab
 from explorer.app.naming import holds_tree, name_layout
+from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
@@ -38,6 +43,10 @@ _PLAYED = (actions.apply_composed, actions.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
 _PAUSE_SECONDS = 0.002
 """Between two frames that nobody asked for yet."""
+_KERNELS_AFTER = 0.03
+"""Seconds after which the Kernels tab follows: the pictures of a step come first."""
+_TELL_EVERY = 0.5
+"""Seconds between two looks at what the Kernels tab has so far."""
 _MOST_WANTED = 24
 """Stops a page may ask for in one message."""
 
@@ -61,6 +70,10 @@ class App:
         self._upload = bytearray()
         self._ahead: deque[Stop] = deque()
         """Stops whose frames are sent when nothing else is to do."""
+        self._kernels = KernelsTab()
+        self._kernels_open = False
+        self._kernels_turn = 0
+        """Goes up when the tab has something else to show, so that older work ends."""
         self._performed: tuple[Run, Performed] | None = None
         """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
@@ -92,6 +105,7 @@ class App:
             self.stage.say({"t": "around", **self._around()})
         else:
             self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
+        self._show_kernels()
 
     def _send_plan(self, mode: str = "jump") -> None:
         """Tell the page that pictures changed: how many stops there are, and the first of them."""
@@ -166,6 +180,10 @@ class App:
             case "pan":
                 first, end = (int(gfn) for gfn in message["shown"])
                 self._change(actions.pan, int(message["by"]), (first, end))
+            case "tab":
+                self._open_tab(str(message.get("name")))
+            case "matrix" | "era" | "pick" | "test" as kind:
+                self._change(kernels.action_of(kind, str(message["key"])))
             case "dismiss":
                 self._change(actions.dismiss)
             case "earlier":
@@ -178,6 +196,7 @@ class App:
     def _hello(self, message: dict[str, Any]) -> None:
         """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
         self._builder.forget_sent()
+        self._kernels_open = False  # the page says which tab it opens
         parameters = message.get("link")
         if isinstance(parameters, dict) and parameters and not message.get("again"):
             self.state = actions.from_link(self.state, {str(k): str(v) for k, v in parameters.items()})
@@ -192,6 +211,7 @@ class App:
             self.state = fitted
             self._builder.use(fitted)
             self._send_plan("follow")
+            self._show_kernels()
 
     def _give(self, message: dict[str, Any]) -> None:
         """Send the frames a page asks for, unless they are of a state that is gone.
@@ -242,6 +262,47 @@ class App:
                 names = list(PROFILES)
                 at = names.index(self.state.machine.profile)
                 self._change(actions.set_profile, names[(at + 1) % len(names)])
+            case "i":
+                self._change(kernels.flip_test)
+
+    # -- the Kernels tab -------------------------------------------------------------------------
+
+    def _open_tab(self, name: str) -> None:
+        """Compute every kernel's answers while their tab is open, and not otherwise."""
+        self._kernels_open = name == "kernels"
+        if self._kernels_open:
+            self._kernels.forget_sent()
+            self._change(kernels.leave_question)
+
+    def _show_kernels(self) -> None:
+        self._kernels_turn += 1
+        if self._kernels_open:
+            self._later(_KERNELS_AFTER, self._work_on_kernels, self._kernels_turn, monotonic())
+
+    def _work_on_kernels(self, turn: int, told: float, *, window: bool = False) -> None:
+        """Replay a piece and go on later; say what there is once the window is complete, and now and then."""
+        if turn != self._kernels_turn or not self._kernels_open:
+            return
+        try:
+            self._kernels.use(self.state)
+            near, done = self._kernels.work()
+            if done or near > window or monotonic() - told > _TELL_EVERY:
+                self.stage.say(self._kernels.message(done=done))
+                told = monotonic()
+        except Exception:  # noqa: BLE001 - a person sees a sentence, never a traceback; the log has it
+            _log.exception("the Kernels tab failed")
+            self._kernels_open = False
+            self._change(actions.tell_error, _FAILED)
+            return
+        if not done:
+            self._later(_PAUSE_SECONDS, partial(self._work_on_kernels, turn, told, window=near))
+
+    @staticmethod
+    def _later(seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            asyncio.get_running_loop().call_later(seconds, call, *arguments)
+        except RuntimeError:  # no loop: in a test, or a terminal
+            call(*arguments)
 
     # -- logs ------------------------------------------------------------------------------------
 
@@ -265,9 +326,15 @@ class App:
         self._import(data, name)
 
     def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile; a memory tree at once."""
+        """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
         if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
             self._change(name_layout, data, name, UPLOAD_LIMIT)
+            return
+        line = failing_line(data)
+        if line is not None:
+            self._change(show_line, line)
+            if self.state.notice is None or self.state.notice.kind != "error":
+                self.stage.say({"t": "tab", "name": "guards"})
             return
 
         def read() -> tuple[ImportedLog, Run]:

@@ -12,11 +12,11 @@ import binascii
 import zlib
 from typing import NamedTuple
 
-from explorer.app.machine import Machine
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.history import Stop
+from explorer.history.machine import Machine
 
 __all__ = ["Link", "LinkError", "pack", "unpack"]
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from explorer.app.compose import WALK, commands_of
 from explorer.engine.commands import SetMemoryRegion, format_command
 from explorer.engine.events import MappingsZapped
-from explorer.engine.types import PAGE_SIZE, ExplorerError
+from explorer.engine.types import ExplorerError
+from explorer.explain.changes import changes_that_work
 from explorer.explain.ledger import ledger_of
-from explorer.explain.words import errno_text, hex_text, plural
+from explorer.explain.words import errno_text, plural
 from explorer.history import Run, Stop
 from explorer.history.moment import attempted_change, moment_at
 from explorer.selectors.verdict import verdict_of
@@ -75,7 +76,7 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
         found = next((result.operands for result in ghost.step.results if result.guard is fired), "")
         why = f"The check “{fired.title}” fails: {found}." if fired is not None else ""
         tail = f" after {plural(len(effects), 'side effect')} that stay" if effects else ", and nothing is touched"
-        refused = f"Refused with {errno_text(errno)}{tail}. {why}{_nearest(call)}"
+        refused = f"Refused with {errno_text(errno)}{tail}. {why}{_what_works(ghost, call)}"
         told = title if effects or ghost.step.change is not None else ""
         return Preflight(told, refused, refused=True, error=False)
     return Preflight(
@@ -83,15 +84,10 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
     )
 
 
-def _nearest(call: SetMemoryRegion) -> str:
-    """Return what to type instead of a number that is no whole page."""
-    fields = {"base": call.guest_phys_addr, "size": call.memory_size, "hva": call.userspace_addr}
-    found = [
-        f" Nearest {name}: {hex_text(value & ~(PAGE_SIZE - 1))} or {hex_text((value | (PAGE_SIZE - 1)) + 1)}."
-        for name, value in fields.items()
-        if value % PAGE_SIZE
-    ]
-    return "".join(found)
+def _what_works(ghost: OpDetail, call: SetMemoryRegion) -> str:
+    """Return the smallest change that the engine accepts, as a sentence."""
+    change = next(iter(changes_that_work(ghost.before, call, most=1)), None)
+    return f" Would work: {change.words}." if change is not None else ""
 
 
 def _side_effects(ghost: OpDetail) -> list[str]:

@@ -18,7 +18,6 @@ from explorer.app.imports import (
     preview_table,
 )
 from explorer.app.link import pack, unpack
-from explorer.app.machine import Machine
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
@@ -28,6 +27,7 @@ from explorer.explain.ledger import watches_of
 from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
 from explorer.explain.words import hex_text, plural, size_text
 from explorer.history import OpDetail, Run, Stop
+from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
 from explorer.scenarios import load_scenario
@@ -58,9 +58,13 @@ class View(NamedTuple):
     focus: SlotKey | None = None
     window: tuple[int, int] | None = None
     """Gfns of the detail if a person chose them."""
+    page: int | None = None
+    """A gfn a person went to, to know what becomes of an access to it."""
     theme: str = "light"
     narrow: bool = False
     plot_width: float = 982
+    pair: tuple[str, str] | None = None
+    """Two kernels whose results are compared, by profile, if a person chose them."""
 
 
 class Notice(NamedTuple):
@@ -162,7 +166,7 @@ def load(name: str, *, view: View) -> AppState:
         title=scenario.title,
         owners=tuple(scenario.owners.items()),
         compose=compose,
-        view=view._replace(focus=None, window=None),
+        view=view._replace(focus=None, window=None, page=None),
         question=scenario.id == "first-look",
         source=scenario.id,
         about=scenario.source,
@@ -222,7 +226,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
             run=run,
             stop=run.last_stop,
             compose=compose,
-            view=state.view._replace(focus=None, window=None),  # what the new operations are about
+            view=state.view._replace(focus=None, window=None, page=None),  # what the new operations are about
             question=False,
             earlier=earlier,
             notice=notice,
@@ -330,7 +334,8 @@ def go_to(state: AppState, text: str) -> AppState:
     page = parse_quantity(text) if text.strip().lower().startswith("0x") and ".." not in text else -1
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
-    return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
+    asked = place.start if place.end == place.start + 1 else None
+    return redraw(replace(state, view=state.view._replace(focus=focus, window=window, page=asked), notice=said))
 
 
 def _go_to_room(state: AppState, room: Room) -> AppState:
@@ -357,12 +362,12 @@ def _go_to_room(state: AppState, room: Room) -> AppState:
 
 def look_at(state: AppState, key: SlotKey) -> AppState:
     """Bring a slot into focus."""
-    return redraw(replace(state, view=state.view._replace(focus=key, window=None), notice=None))
+    return redraw(replace(state, view=state.view._replace(focus=key, window=None, page=None), notice=None))
 
 
 def fit(state: AppState) -> AppState:
     """Forget the chosen window and focus: show what the operation is about."""
-    return redraw(replace(state, view=state.view._replace(focus=None, window=None), notice=None))
+    return redraw(replace(state, view=state.view._replace(focus=None, window=None, page=None), notice=None))
 
 
 def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> AppState:
@@ -472,7 +477,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             question=False,
             answered=None,
             earlier=state,
-            view=state.view._replace(focus=None, window=None),
+            view=state.view._replace(focus=None, window=None, page=None),
             notice=Notice(
                 f"{log.summary_sentence()} {divergence_words(log) or _replayed_on(log)}",
                 "error" if log.disagreements else "info",

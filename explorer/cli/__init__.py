@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from explorer import __version__
-from explorer.cli import conform, export, live, replay, serve
+from explorer.cli import conform, export, live, replay, serve, why
 from explorer.engine.types import ExplorerError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"memslot-explorer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serve, replay, conform, live, export):
+    for module in (serve, replay, why, conform, live, export):
         module.add_parser(commands)
     args = parser.parse_args(argv)
     try:

@@ -110,7 +110,10 @@ class _Drawing:
                 segment.style,
                 bold=segment.focused or segment.style != "slot",
             )
-        if segment.size and (self.size.roomy or segment.kind == "cluster"):
+        if segment.in_the_way:
+            self._frame(x0, x1, top, bottom)
+            sheet.text(middle, top - 10, segment.size, "rejected", 12, bold=True)
+        elif segment.size and (self.size.roomy or segment.kind == "cluster"):
             sheet.text(middle, top - 10, segment.size, "ink_2", 12)
         if segment.address:
             at_edge = segment.x0 < 8
@@ -118,6 +121,10 @@ class _Drawing:
             sheet.text(x0, bottom + 14, segment.address, "ink_2", 12, anchor="left" if at_edge else "center")
         select = f"{segment.slot.as_id}:{segment.slot.slot_id}" if segment.slot is not None else ""
         sheet.hover(x0, x1, (top + bottom) / 2, segment.hover, select)
+
+    def _frame(self, x0: float, x1: float, top: float, bottom: float) -> None:
+        """Draw an edge around what is in the way; what is inside stays to be seen."""
+        self.sheet.line([x0, x1, x1, x0, x0], [top, top, bottom, bottom, top], "rejected", 2.5)
 
     def _hole(self, segment: Segment, bottom: float) -> None:
         x0, x1 = self.left + segment.x0, self.left + segment.x1
@@ -191,6 +198,9 @@ class _Drawing:
                 sheet.area(xs, ys, "accent_soft", "accent_soft", layer=1)
         for bar in lane.bars:
             self._bar(bar, top, tall)
+        for x0, x1, hover in lane.frames:
+            self._frame(self.left + x0, self.left + x1, top + 0.06 * tall, top + 0.44 * tall)
+            sheet.hover(self.left + x0, self.left + x1, top + 0.25 * tall, hover)
         self._stems(lane, top, tall)
         for mark in lane.marks:
             y = top + (1 - mark.y) * tall

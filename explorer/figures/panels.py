@@ -120,7 +120,15 @@ def hand_off_panel(view: HandOffView) -> Node:
     ]
     return el(
         "table",
-        el("thead", el("tr", el("th", scope="col"), *heads, el("th", el("b", "fate"), scope="col"))),
+        el(
+            "thead",
+            el(
+                "tr",
+                el("th", el("span", "field", cls="only-read"), scope="col"),
+                *heads,
+                el("th", el("b", "fate"), scope="col"),
+            ),
+        ),
         el("tbody", _quiet_row(view), *(_field_row(row) for row in view.rows)),
         cls="fields",
         aria_label=f"fields of the slot through this {view.change}",
@@ -249,15 +257,17 @@ def guards_panel(view: GuardsView) -> Node:
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
     checks = sum(rung.checks for rung in passed)
-    if view.late and len(passed) == len(view.free):
+    # What matters is further down: where there is little room, the rows that passed are one.
+    folding = bool(view.late) or view.fired is not None
+    if passed and folding and (view.fired is not None or len(passed) == len(view.free)):
         rungs.append(
             el(
                 "tr",
                 el("td", glyph("check")),
                 el(
                     "td",
-                    f"{checks} checks in {len(view.free)} rows passed"
-                    if len(view.free) != checks
+                    f"{checks} checks in {len(passed)} rows passed"
+                    if len(passed) != checks
                     else f"{checks} checks passed",
                 ),
                 el("td", "free"),
@@ -265,7 +275,7 @@ def guards_panel(view: GuardsView) -> Node:
                 cls="folded",
             )
         )
-    rungs += [_rung(rung, folding=bool(view.late)) for rung in view.free]
+    rungs += [_rung(rung, folding=folding) for rung in view.free]
     if view.divider:
         rungs.append(el("tr", el("td", view.divider, colspan=4), cls="divider"))
     rungs += [_rung(rung, folding=False) for rung in view.late]
@@ -321,7 +331,7 @@ def _bill(view: GuardsView) -> Node:
         el("th", view.bill_title, scope="col"),
         el("th", "before", scope="col"),
         el("th", "after", scope="col"),
-        el("th", "", scope="col"),
+        el("th", el("span", "note", cls="only-read"), scope="col"),
         cls="bill-head" + (" is-paid" if kept else ""),
     )
     rows: list[Node] = [_bill_row(row) for row in paid]

@@ -19,6 +19,7 @@ Spec = dict[str, Any]
 """A plotly figure as plain JSON: ``{"data": [...], "layout": {...}}``."""
 
 _STATIC = resources.files("explorer.figures") / "static"
+_SHEETS = ("tokens.css", "explorer.css", "kernels.css")
 
 THEMES: tuple[ThemeName, ...] = ("light", "dark", "hc")
 
@@ -45,7 +46,7 @@ class Theme:
 
 def stylesheet() -> str:
     """Return the tokens and the rules that document trees are drawn by, as CSS."""
-    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in ("tokens.css", "explorer.css"))
+    return "\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SHEETS)
 
 
 @cache

@@ -39,6 +39,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 libc.mmap.restype = ctypes.c_void_p
+ASK_SECONDS = 30.0
 
 
 def main() -> None:
@@ -49,9 +50,9 @@ def main() -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        # Whatever hangs, the alarm ends the process: nothing handles the signal.
-        signal.setitimer(signal.ITIMER_REAL, seconds)
         request = json.loads(line)
+        # Whatever hangs, the alarm ends the process: nothing handles the signal. Only a run has a limit of its own.
+        signal.setitimer(signal.ITIMER_REAL, seconds if "perform" in request else max(seconds, ASK_SECONDS))
         try:
             answer(request, device)
         except OSError as error:

@@ -42,6 +42,8 @@ _BITMAP_AT = {"KVM_GET_DIRTY_LOG": 8, "KVM_CLEAR_DIRTY_LOG": 16}
 _FD_AT = 40
 """Bytes before ``guest_memfd`` in its structure."""
 _END_SECONDS = 2.0
+_START_SECONDS = 30.0
+"""For the process to start, on however busy a machine; the limit of a run is the run's."""
 
 
 class DeviceError(ExplorerError):
@@ -128,7 +130,7 @@ class Device:
     def _ask(self) -> Answers:
         names = [name for name, row in CAPABILITIES.items() if row.number]
         self._say({"ask": [CAPABILITIES[name].number for name in names]})
-        reply = self._hear(time.monotonic() + self.limits.seconds)
+        reply = self._hear(time.monotonic() + max(self.limits.seconds, _START_SECONDS))
         if reply["vm_errno"] is not None:
             raise DeviceError(f"{self._path} makes no VM: KVM_CREATE_VM fails with {reply['vm_errno']}; is it KVM?")
         return Answers(

@@ -15,6 +15,7 @@ from explorer.engine.commands import SetMemoryRegion
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.words import addr_text, hex_text, pages_text, plural, size_text, span_text
+from explorer.explain.xray import in_the_way_of
 from explorer.history.moment import SlotKey
 from explorer.selectors.lanes import Lane, lanes_of
 from explorer.selectors.style import slot_hover, style_of
@@ -51,9 +52,13 @@ class Segment(NamedTuple):
     """Written below at its start; empty if there is no room."""
     hover: str
     slot: SlotKey | None
+    first_gfn: int = 0
+    end_gfn: int = 0
     dividers: tuple[float, ...] = ()
     """Where one slot of a cluster ends and the next begins."""
     focused: bool = False
+    in_the_way: bool = False
+    """Whether a refused call asks for pages that it has."""
 
 
 class Window(NamedTuple):
@@ -127,6 +132,7 @@ def select_gpa_map(
     kvm = moment.kvm
     as_id = moment.focus.as_id if moment.focus is not None and moment.focus.as_id < len(kvm.memslots) else 0
     segments, end_text = _segments(kvm, as_id, moment.focus, width, scale, owners or {})
+    segments = _without_collisions(tuple(_marked(segment, moment, as_id) for segment in segments))
     windows = _windows(moment, kvm, as_id, width, window)
     focused = next((s for s in segments if s.focused), None)
     first, end = (windows[0].first_gfn, windows[-1].end_gfn) if windows else (0, 1)
@@ -181,7 +187,7 @@ def _segments(
             wide = _hole_length(holes[at], scale) * stretch
             found.append(_hole_segment(x, x + wide, group.end, groups[at + 1].start))
             x += wide
-    return _without_collisions(tuple(found)), end_text
+    return tuple(found), end_text
 
 
 def _groups(slots: tuple[KvmMemorySlot, ...], focus: SlotKey | None) -> list[_Group]:
@@ -262,7 +268,20 @@ def _slot_segment(group: _Group, x0: float, x1: float, focus: SlotKey | None, ow
             if len(group.slots) <= 12
         )
         hover = f"<b>{count}</b><br>{span_text(group.start, group.end - 1).replace(' · ', '<br>')}"
-        return Segment("cluster", "slot", x0, x1, "", count, addr_text(group.start << PAGE_SHIFT), hover, key, dividers)
+        return Segment(
+            "cluster",
+            "slot",
+            x0,
+            x1,
+            "",
+            count,
+            addr_text(group.start << PAGE_SHIFT),
+            hover,
+            key,
+            group.start,
+            group.end,
+            dividers,
+        )
     name = owners.get(first.id, f"slot {first.id}")
     focused = focus is not None and key == focus
     return Segment(
@@ -275,8 +294,9 @@ def _slot_segment(group: _Group, x0: float, x1: float, focus: SlotKey | None, ow
         addr_text(group.start << PAGE_SHIFT),
         slot_hover(first, owners),
         key,
-        (),
-        focused,
+        group.start,
+        group.end,
+        focused=focused,
     )
 
 
@@ -287,10 +307,22 @@ def _hole_segment(x0: float, x1: float, start: int, end: int) -> Segment:
     return Segment("gap", "gap", x0, x1, "", size, "", hover, None)
 
 
+def _marked(segment: Segment, moment: Moment, as_id: int) -> Segment:
+    """Mark the segment if a slot in it is in the way of the call that was refused."""
+    ways = [way for way in in_the_way_of(moment) if way.slot.as_id == as_id] if moment.on_call else []
+    mine = [way for way in ways if segment.first_gfn <= way.slot.base_gfn < segment.end_gfn]
+    if segment.kind == "gap" or not mine:
+        return segment
+    return segment._replace(
+        in_the_way=True, size="in the way", hover="<br>".join([segment.hover, *(way.words for way in mine[:4])])
+    )
+
+
 def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     """Drop labels that would run into a neighbour's; names before sizes before addresses stay."""
     kept: list[Segment] = []
     size_end = address_end = -1e9
+    told = [_above(segment) for segment in segments if segment.in_the_way]
     for segment in segments:
         middle, wide = (segment.x0 + segment.x1) / 2, segment.x1 - segment.x0
         name = segment.name if _text_width(segment.name) + 4 < wide else ""
@@ -298,6 +330,10 @@ def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         half = _text_width(size) / 2 + 5
         if segment.kind == "gap":
             size = size if _text_width(size) * 0.86 + 8 < wide else ""
+        elif not segment.in_the_way and any(a < middle + half and middle - half < b for a, b in told):
+            size = ""
+        elif segment.in_the_way and middle - half >= size_end:
+            size_end = middle + half
         elif middle - half < size_end or (segment.kind == "slot" and wide < 20):
             size = ""
         else:
@@ -310,6 +346,12 @@ def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
             address_end = start + _text_width(address) + 10
         kept.append(segment._replace(name=name, size=size, address=address))
     return tuple(kept)
+
+
+def _above(segment: Segment) -> tuple[float, float]:
+    """Return from where to where the words above a segment reach."""
+    middle, half = (segment.x0 + segment.x1) / 2, _text_width(segment.size) / 2 + 5
+    return middle - half, middle + half
 
 
 def _text_width(text: str) -> float:
@@ -329,7 +371,9 @@ def _windows(moment: Moment, kvm: Kvm, as_id: int, width: float, wanted: tuple[i
     spans = _spans(moment, kvm, as_id)
     if not spans:
         return ()
-    pad = max(1, max(end - start for start, end in spans) // 8)
+    # What is in the way is mostly larger than what was asked for: show more of it.
+    share = 2 if moment.on_call and in_the_way_of(moment) else 8
+    pad = max(1, max(end - start for start, end in spans) // share)
     padded = sorted((max(start - pad, 0), end + pad) for start, end in spans)
     if len(padded) == 1 or padded[1][0] - padded[0][1] <= max(end - start for start, end in padded):
         return (Window(0, width, padded[0][0], max(end for _, end in padded)),)

@@ -15,10 +15,12 @@ from explorer.engine.types import PAGE_SHIFT, PG_LEVEL_2M
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import Watch, ledger_of, watches_of
 from explorer.explain.words import hex_text, pages_text, plural, size_text
+from explorer.explain.xray import in_the_way_of
 from explorer.selectors.style import slot_hover, style_of
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.explain.xray import InTheWay
     from explorer.history.moment import Moment
     from explorer.selectors.gpa_map import Window
 
@@ -94,6 +96,8 @@ class Lane(NamedTuple):
     ribbons: tuple[Ribbon, ...] = ()
     brackets: tuple[tuple[float, float, float], ...] = ()
     """Braces under a group of marks: from, to, height."""
+    frames: tuple[tuple[float, float, str], ...] = ()
+    """Edges around the parts of slots that are in the way: from, to, and what a pointer reads."""
     stem_from: float = 1.0
     """Height from which stems of marks come down."""
     rule_below: bool = False
@@ -202,6 +206,9 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         for slot in found[:200]:
             label = f"slot {slot.id}, INVALID" if slot.invalid else f"slot {slot.id}"
             bars.append(_fitting(_slot_bar(slot, window, label=label)))
+    ways = tuple(way for way in in_the_way_of(moment) if way.slot.as_id == as_id) if moment.on_call else ()
+    if ways and moment.target is not None:
+        return _in_the_way(moment.target, ways, bars, windows)
     labels: list[Label] = []
     for outline in _planned(moment, windows):
         covering = [bar for bar in bars if bar.x0 < outline.x1 and outline.x0 < bar.x1]
@@ -219,6 +226,23 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         labels[0] = labels[0]._replace(y=0.5)
     labels += _holes(windows, bars)
     return Lane("Slots", "what readers see", tuple(bars), labels=tuple(labels))
+
+
+def _in_the_way(
+    target: tuple[int, int], ways: tuple[InTheWay, ...], bars: list[Bar], windows: tuple[Window, ...]
+) -> Lane:
+    """Draw the slots above, and below them the place that was asked for, with what is taken of it."""
+    upper = [bar._replace(y0=0.56, y1=0.94) for bar in bars]
+    asked = _outline(target, windows, "refused_target", "asked for, refused: nothing was built here")
+    lower = [bar._replace(y0=0.06, y1=0.44, refused=True) for bar in asked]
+    taken = tuple(
+        (window.at(first), window.at(end), way.words)
+        for window in windows
+        for way in ways[:MARKS]
+        for first, end in [(max(way.first_gfn, window.first_gfn), min(way.end_gfn, window.end_gfn))]
+        if first < end
+    )
+    return Lane("Slots", "and what is in the way", (*upper, *lower), frames=taken)
 
 
 def _planned(moment: Moment, windows: tuple[Window, ...]) -> list[Bar]:

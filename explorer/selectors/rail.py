@@ -6,29 +6,34 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.commands import DetachTracker, SetMemoryRegion
 from explorer.engine.events import ArrayFreed, WriteTracked, WriteUntracked
 from explorer.engine.mmu import zaps_all
 from explorer.engine.state import Kvmgt, LogTracker
+from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
+from explorer.explain.changes import changes_that_work
 from explorer.explain.ledger import ledger_of
 from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
+from explorer.explain.xray import in_the_way_of, why_nothing_works
+from explorer.selectors.probe import WORDS, select_probes
 from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
     from explorer.engine.events import Event
     from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.explain.changes import Change
     from explorer.history import Run
     from explorer.history.moment import Moment
     from explorer.selectors.verdict import Icon
 
 __all__ = ["RailCell", "RailView", "Section", "select_rail"]
 
-_RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
+RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}
 _CHAIN = 5
 _LONG_RUN = 400
+_MOST_IN_THE_WAY = 4
 
 
 class RailCell(NamedTuple):
@@ -69,8 +74,8 @@ class RailView(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def select_rail(run: Run, moment: Moment) -> RailView:
-    """Return the rail at a moment of a run."""
+def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
+    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about."""
     words = sentences_of(moment)
     return RailView(
         *verdict_of(moment),
@@ -78,14 +83,14 @@ def select_rail(run: Run, moment: Moment) -> RailView:
         words.developer,
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
-        words.newcomer,
-        tuple(_sections(run, moment)),
+        words.newcomer + _first_change(moment),
+        (*_sections(run, moment), *_if_touched(moment, page)),
     )
 
 
 def _provenance(kvm: Kvm) -> str:
     """Say whether what is shown was recorded on a real kernel, and on which."""
-    kernel = _RECORDED.get(kvm.profile.name)
+    kernel = RECORDED.get(kvm.profile.name)
     if kernel is None:
         return "model, not recorded"
     if any(isinstance(tracker, Kvmgt) and tracker.attached for tracker in kvm.trackers.values()):
@@ -104,6 +109,15 @@ def _sections(run: Run, moment: Moment) -> list[Section]:
         return _refused_sections(run, moment)
     found = [_beliefs(moment), _chain(run, moment), _rests_on(moment)]
     return [section for section in found if section is not None]
+
+
+def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
+    """Say what a guest access would meet now; each is run on a copy."""
+    rows = tuple(
+        (RailCell(hex_text(probe.gfn)), RailCell(WORDS[probe.read]), RailCell(WORDS[probe.write]))
+        for probe in select_probes(moment, page)
+    )
+    return (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows),) if rows else ()
 
 
 def _trackers(moment: Moment) -> Section | None:
@@ -259,10 +273,7 @@ def _rests_on(moment: Moment) -> Section | None:
 def _refused_sections(run: Run, moment: Moment) -> list[Section]:
     op = moment.op
     assert op is not None, "a refusal is inside an operation"
-    found = []
-    works = _what_works(run, moment)
-    if works is not None:
-        found.append(works)
+    found = [section for section in (_in_the_way(moment), _what_works(run, moment)) if section is not None]
     late = any(cell.word == "zap" for cell in op.cells)
     if late:
         found.append(
@@ -282,33 +293,56 @@ def _refused_sections(run: Run, moment: Moment) -> list[Section]:
     return found
 
 
-def _what_works(run: Run, moment: Moment) -> Section | None:
-    """Try a few changes in the engine and list those that work, each with its result."""
-    op, call, old = moment.op, moment.call, moment.old
-    if op is None or call is None or old is None or op.step.refused_by is None or moment.change is not KvmMrChange.MOVE:
+def _in_the_way(moment: Moment) -> Section | None:
+    """Name the slots that have pages the call asks for."""
+    ways = in_the_way_of(moment)
+    if not ways:
         return None
-    rows: list[tuple[RailCell, ...]] = []
-    users = op.before.track_notifiers
-    if users:
-        kvm = op.before
-        for user in users:
-            kvm = apply(kvm, DetachTracker(user=user), record=False).kvm
-        rows.append(_tried("Detach the tracker, then MOVE", apply(kvm, call, record=False).errno is None))
-    gone = apply(
-        op.before, SetMemoryRegion(slot=old.id, as_id=old.as_id, guest_phys_addr=0, memory_size=0), record=False
+    rows = tuple(
+        (
+            RailCell(f"slot {way.slot.id}", "slot"),
+            RailCell(_bytes_text(way.slot.base_gfn, way.slot.end_gfn)),
+            RailCell(_bytes_text(way.first_gfn, way.end_gfn), "rejected"),
+        )
+        for way in ways[:_MOST_IN_THE_WAY]
     )
-    again = apply(gone.kvm, call, record=False)
-    rows.append(
-        _tried(f"DELETE and CREATE at {hex_text(call.guest_phys_addr)}", gone.errno is None and again.errno is None)
-    )
-    if op.step.refused_by.name == "external_user" and len(run) <= _LONG_RUN:
+    more = len(ways) - len(rows)
+    note = f"and {plural(more, 'slot')} more" if more else ""
+    return Section("In the way", header=("who", "has", "of it asked for"), rows=rows, note=note)
+
+
+def _bytes_text(first_gfn: int, end_gfn: int) -> str:
+    return f"{hex_text(first_gfn << PAGE_SHIFT)} to {hex_text((end_gfn << PAGE_SHIFT) - 1)}"
+
+
+def _what_works(run: Run, moment: Moment) -> Section | None:
+    """List the smallest changes with which the engine accepts the call, and what it returns then."""
+    op, call = moment.op, moment.call
+    if op is None or call is None or op.step.refused_by is None:
+        return None
+    guard = op.step.refused_by
+    changes = changes_that_work(op.before, call)
+    words = [_words(change) for change in changes]
+    rows = [(RailCell(text[0].upper() + text[1:], "check"), RailCell("0", number=True)) for text in words]
+    if guard.name == "external_user" and len(run) <= _LONG_RUN:
+        users = op.before.track_notifiers
         other = run.up_to(moment.stop.op).on("v6_1", op.before.config)
         step = apply(other.end, call, record=False)
         if step.errno is None:
             rows.append((RailCell("The same call on 6.1", "lost" if users else "check"), RailCell("0", number=True)))
-    kept = tuple(row for row in rows if row[-1].text == "0")
-    return Section("What would work", rows=kept, note="each line was run in the model") if kept else None
+    if not rows:
+        return Section("What would work", text=f"Nothing: {why_nothing_works(guard)}.")
+    return Section("What would work", rows=tuple(rows), note="each line was run in the model")
 
 
-def _tried(what: str, works: bool) -> tuple[RailCell, ...]:
-    return (RailCell(what, "check"), RailCell("0" if works else "no", number=True))
+def _first_change(moment: Moment) -> str:
+    """Return the smallest change that works, for a screen on which the list is hidden."""
+    op, call = moment.op, moment.call
+    if op is None or call is None or op.step.refused_by is None:
+        return ""
+    change = next(iter(changes_that_work(op.before, call, most=1)), None)
+    return f" Would work: {_words(change)}." if change is not None else ""
+
+
+def _words(change: Change) -> str:
+    return change.words + (", and nothing changes" if change.does is KvmMrChange.NOOP else "")

@@ -28,6 +28,14 @@ __all__ = ["TimelineNode", "TimelineView", "select_timeline"]
 
 NEIGHBOURS = 32
 """Operations shown on each side of the current one."""
+CHANGE_TITLES = {
+    KvmMrChange.CREATE: "Create",
+    KvmMrChange.DELETE: "Delete",
+    KvmMrChange.MOVE: "MOVE",
+    KvmMrChange.FLAGS_ONLY: "Flags",
+    KvmMrChange.NOOP: "No-op",
+    None: "Refused",
+}
 
 
 class TimelineNode(NamedTuple):
@@ -124,14 +132,7 @@ def _nodes(run: Run, first: int, last: int, at: int) -> list[TimelineNode]:
 def _words(command: Command, outcome: Outcome) -> tuple[str, str]:
     title, detail = op_words(command)
     if isinstance(command, SetMemoryRegion):
-        title = {
-            KvmMrChange.CREATE: "Create",
-            KvmMrChange.DELETE: "Delete",
-            KvmMrChange.MOVE: "MOVE",
-            KvmMrChange.FLAGS_ONLY: "Flags",
-            KvmMrChange.NOOP: "No-op",
-            None: "Refused",
-        }[outcome.change]
+        title = CHANGE_TITLES[outcome.change]
     return title, errno_text(outcome.errno) if outcome.errno is not None else detail
 
 

@@ -140,6 +140,13 @@ class Replay:
             final_layout=tuple(_layout(machines.get(index)) for index in range(vms)),
         )
 
+    def vm_of_line(self, line: str) -> int | None:
+        """Return which VM a line of strace that follows the log is for; None if the log does not say."""
+        for record in read_strace([line], self._descriptors):
+            if isinstance(record, RegionCall) and record.vm.born is not None:
+                return record.vm.index
+        return None
+
     def _records(self) -> Iterator[Record]:
         lines = self._source.lines()
         match self.format:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from explorer.trace.descriptors import Descriptors, Pid
     from explorer.trace.records import Record
 
-__all__ = ["is_strace_line", "read_strace"]
+__all__ = ["CUT_OFF", "is_strace_line", "read_strace"]
+
+CUT_OFF = "the line is cut off"
+"""Reason of a line that begins a call and does not end it."""
 
 # The usual forms of the one call that matters, and of its neighbours that do not, each in one go. Every other
 # line takes the long way, which reads these too.
@@ -140,7 +143,7 @@ class _Reader:
             if _CONTINUES.match(line) and len(self.torn[0]) < _MOST_PARTS:
                 at, line = (*self.torn[0], number), self.torn[1] + line
             else:
-                yield from _gaps(self.torn[0], "the line is cut off", self.torn[1])
+                yield from _gaps(self.torn[0], CUT_OFF, self.torn[1])
             self.torn = None
         message = _MESSAGE.search(line, 1, LONGEST_LINE)
         text = line if message is None else line[: message.start()]
@@ -159,7 +162,7 @@ class _Reader:
     def finish(self) -> Iterator[Record]:
         """Say what is left at the end of the log."""
         if self.torn is not None:
-            yield from _gaps(self.torn[0], "the line is cut off", self.torn[1])
+            yield from _gaps(self.torn[0], CUT_OFF, self.torn[1])
         yield from self.threads.finish()
 
     def _no_call(self, pid: Pid, at: tuple[int, ...], rest: str, line: str) -> Iterator[Record]:

@@ -12,12 +12,12 @@ from runs import random_runs
 
 from explorer.app import state as actions
 from explorer.app.link import LinkError, unpack
-from explorer.app.machine import Machine
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
+from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey
 from explorer.trace import import_log
 

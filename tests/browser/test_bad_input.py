@@ -31,7 +31,7 @@ def test_a_field_that_cannot_be_right_says_why_and_changes_nothing(moved: Screen
     moved.until_read(".mx-preflight", "Accepted.").until_focus_in(".mx-fields")
     expect(moved.field("base")).to_have_value("0xd0002000", timeout=PATIENCE_SECONDS * 1000)
     for field, text, words in (
-        ("base", "0xd0001001", "Nearest base: 0xd0001000 or 0xd0002000."),
+        ("base", "0xd0001001", "Would work: base 0xd0002000, rounded up to a page."),
         ("base", "0xfffffffffffff000", "fails: gpa + size = 0x1000000000001f000"),
         ("base", "0xzz", "base: cannot read 'xzz'; write a number such as 0x1000"),
         ("size", "", "size is empty; write a number"),

@@ -210,3 +210,43 @@ def test_a_name_from_outside_is_text_in_the_hover():
     assert segment.hover.count("<b>") == 1
     assert "<a" not in segment.hover
     assert "RAM" in segment.hover
+
+
+def test_what_is_in_the_way_is_marked_in_both_pictures_and_the_place_asked_for_is_shown():
+    run = Run.new(
+        "v6_12",
+        VmConfig(),
+        [
+            SetMemoryRegion(slot=1, guest_phys_addr=0x100000, memory_size=0x100000),
+            SetMemoryRegion(slot=2, guest_phys_addr=0x400000, memory_size=0x100000),
+            SetMemoryRegion(slot=3, guest_phys_addr=0x180000, memory_size=0x100000),
+        ],
+    )
+
+    view = select_gpa_map(moment_at(run, run.last_stop))
+
+    marked = [(s.slot.slot_id, s.size) for s in view.segments if s.in_the_way]
+    assert marked == [(1, "in the way")]
+    (window,), (lane, *_) = view.windows, view.lanes
+    ((x0, x1, words),) = lane.frames
+    assert (x0, x1) == (window.at(0x180), window.at(0x200))
+    assert words == "slot 1 has 0x100000 to 0x1fffff; 512 KiB of it are asked for, 0x180000 to 0x1fffff"
+    asked = next(bar for bar in lane.bars if bar.refused)
+    assert (asked.x0, asked.x1) == (window.at(0x180), window.at(0x280))
+    assert list(problems_of(view)) == []
+
+
+def test_nothing_is_marked_once_another_slot_is_looked_at():
+    run = Run.new(
+        "v6_12",
+        VmConfig(),
+        [
+            SetMemoryRegion(slot=1, guest_phys_addr=0x100000, memory_size=0x100000),
+            SetMemoryRegion(slot=3, guest_phys_addr=0x180000, memory_size=0x100000),
+        ],
+    )
+
+    view = select_gpa_map(moment_at(run, run.last_stop, focus=SlotKey(0, 1)))
+
+    assert not any(segment.in_the_way for segment in view.segments)
+    assert view.lanes[0].frames == ()

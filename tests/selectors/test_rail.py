@@ -149,7 +149,7 @@ def test_a_refused_move_was_not_free_and_says_what_works(profile):
 
     assert (view.verdict, view.subtitle, view.errno) == ("MOVE refused", "and it was not free", "−EINVAL")
     assert rows(view, "What would work") == [
-        ["Detach the tracker, then MOVE", "0"],
+        ["Detach KVMGT first", "0"],
         ["DELETE and CREATE at 0xd0200000", "0"],
         ["The same call on 6.1", "0"],
     ]
@@ -182,3 +182,50 @@ def test_what_was_never_recorded_is_not_called_checked(profile):
         f"model, checked on {recorded[profile]}" if profile in recorded else "model, not recorded"
     )
     assert "checked" not in kvmgt.provenance
+
+
+IN_THE_WAY = (
+    "set_region slot=1 gpa=0x100000 size=0x100000 hva=0x7f0000100000",
+    "set_region slot=2 gpa=0x400000 size=0x100000 hva=0x7f0000400000",
+    "set_region slot=3 gpa=0x1f0000 size=0x280000 hva=0x7f0010000000",
+)
+
+
+def test_the_slots_in_the_way_are_listed_with_what_is_asked_of_each():
+    view = rail("v6_12", *IN_THE_WAY)
+
+    assert view.newcomer == "Slots 1 and 2 are in the way. Slots of one address space may not overlap."
+    assert rows(view, "In the way") == [
+        ["slot 1", "0x100000 to 0x1fffff", "0x1f0000 to 0x1fffff"],
+        ["slot 2", "0x400000 to 0x4fffff", "0x400000 to 0x46ffff"],
+    ]
+
+
+def test_every_refused_call_says_what_would_work_also_where_the_list_is_hidden():
+    view = rail("v6_12", *IN_THE_WAY)
+
+    assert rows(view, "What would work")[0] == [
+        "Base 0x500000, up by 3136 KiB: the nearest place above that is free",
+        "0",
+    ]
+    assert view.because.endswith("Would work: base 0x500000, up by 3136 KiB: the nearest place above that is free.")
+
+
+def test_where_nothing_works_the_rail_says_why():
+    # As recorded on 6.12: track_without_attach_bugs_the_vm.
+    view = rail("v6_12", SLOT, "track gfn=0xd0003", "set_region slot=11 gpa=0 size=0x1000", tdp=True)
+
+    assert section(view, "What would work").text.endswith("KVM marked it dead, and only a new VM helps.")
+
+
+def test_the_rail_says_what_a_guest_access_would_meet_and_answers_for_a_page_that_is_asked_for():
+    run = run_of("v6_12", SLOT, MOVE, tdp=False)
+    hidden = next(at for at, cell in enumerate(run.detail(1).cells) if cell.word == "zap")
+    moment = moment_at(run, Stop(1, hidden))
+
+    def rows(page=None):
+        sections = {section.title: section for section in select_rail(run, moment, page).sections}
+        return [tuple(cell.text for cell in row) for row in sections["If the guest touched it now"].rows]
+
+    assert rows() == [("0xd0000", "tries again", "tries again"), ("0xd0200", "MMIO exit", "MMIO exit")]
+    assert rows(0xD0300) == [("0xd0300", "MMIO exit", "MMIO exit")]

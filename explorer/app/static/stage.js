@@ -27,6 +27,12 @@ const TABS = [
   ["handoff", "Hand-off"],
   ["guards", "Guards"],
   ["table", "Slots"],
+  ["kernels", "Kernels"],
+];
+const PARTS = [
+  [".mx-top", "Story and machine"],
+  [".mx-compose", "Next operation"],
+  [".mx-map-tools", "Scale of the map"],
 ];
 const HELP = [
   ["→ ←", "next, previous operation"],
@@ -34,9 +40,12 @@ const HELP = [
   ["Home End", "start, end of the run"],
   ["Space", "play, pause"],
   ["Enter", "apply the composed operation"],
-  ["1 2 3", "tabs; in the opening, the answers"],
+  ["1 2 3 4", "tabs; in the opening, 1 to 3 are the answers"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
+  ["I", "turn the test of 6.6 round: as posted, as merged"],
+  ["J", "Kernels tab: go to the first difference"],
+  ["↑ ↓ ← →", "in a table of the Kernels tab: from cell to cell"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
@@ -433,8 +442,11 @@ class Stage {
     const middle = make("div", "mx-handoff");
     middle.append(this.fields, this.arraysHost);
     this.panels.handoff.append(middle, this.ledger);
+    this.kernels = { matrix: make("div"), eras: make("div") };
+    this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
     this.tabs.append(bar, this.question, this.strip, ...Object.values(this.panels));
-    this.choose(this.tab);
+    const asked = new URLSearchParams(location.search).get("tab");
+    this.choose(TABS.some(([name]) => name === asked) && document.body.dataset.voila ? asked : this.tab);
   }
 
   buildHelp() {
@@ -642,14 +654,28 @@ class Stage {
 
   hello(again = false) {
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
+    this.greeted = true;
+    this.choose(this.tab);
   }
 
   sizes() {
     const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1720;
-    return { width, map: Math.round(this.mapBody.getBoundingClientRect().width) || 0, theme: this.theme() };
+    // A tab may have taken the map's room: it returns as wide as it was.
+    this.mapWidth = Math.round(this.mapBody.getBoundingClientRect().width) || this.mapWidth || 0;
+    return { width, map: this.mapWidth, theme: this.theme() };
+  }
+
+  // What lies around the stage are widgets, which cannot say what they are to a screen reader.
+  nameParts() {
+    for (const [selector, label] of PARTS) {
+      const part = this.frameBox().querySelector(selector);
+      part?.setAttribute("role", "region");
+      part?.setAttribute("aria-label", label);
+    }
   }
 
   measure() {
+    this.nameParts();
     const { width, map } = this.sizes();
     const now = `${width}/${map}`;
     if (this.measured && this.measured !== now) {
@@ -693,6 +719,10 @@ class Stage {
         return this.take(message);
       case "around":
         return this.around(message);
+      case "kernels":
+        return this.takeKernels(message);
+      case "tab":
+        return this.choose(message.name);
       case "taken":
         this.taken?.();
         return undefined;
@@ -767,6 +797,44 @@ class Stage {
     if (this.wanted) this.go(this.wanted, { report: true });
   }
 
+  // Tables of the Kernels tab: Python sends those that changed. Focus stays on the cell it was on.
+  takeKernels({ panels, rev, done }) {
+    for (const [name, tree] of Object.entries(panels)) {
+      const host = this.kernels[name];
+      const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
+      this.put(host, tree);
+      for (const grid of host.querySelectorAll("[data-grid]")) {
+        const cells = [...grid.querySelectorAll("td button")];
+        const first = cells.find((cell) => cell.matches("[aria-current], .is-now *")) ?? cells[0];
+        for (const cell of cells) cell.tabIndex = cell === first ? 0 : -1;
+      }
+      if (held) [...host.querySelectorAll("[data-at]")].find((cell) => cell.dataset.at === held)?.focus({ preventScroll: true });
+    }
+    this.root.dataset.kernels = done ? String(rev) : "busy";
+  }
+
+  // Move the focus from cell to cell of a table.
+  inGrid(event) {
+    const grid = event.target.closest?.("[data-grid]");
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    if (!grid || !step || event.shiftKey) return false;
+    const rows = [...grid.querySelectorAll("tbody tr")].map((row) => [...row.children].map((cell) => cell.querySelector("button")));
+    let y = rows.findIndex((row) => row.includes(event.target));
+    let x = rows[y].indexOf(event.target);
+    do {
+      y += step[0];
+      x += step[1];
+    } while (rows[y] && x >= 0 && x < rows[y].length && !rows[y][x]);
+    const next = rows[y]?.[x];
+    if (!next) return true;
+    if (next.matches("td *")) {
+      for (const cell of grid.querySelectorAll("td button")) cell.tabIndex = -1;
+      next.tabIndex = 0;
+    }
+    next.focus();
+    return true;
+  }
+
   around(message) {
     this.notice = message.notice;
     this.earlier = message.earlier;
@@ -792,6 +860,7 @@ class Stage {
     if (!document.body.dataset.voila || !this.link) return;
     const query = new URLSearchParams(this.link);
     if (this.link.at) query.set("at", `${this.at[0] + 1}.${this.at[1] + 1}`);
+    if (this.tab === "kernels") query.set("tab", this.tab);
     const text = query.toString();
     const url = text ? `${location.pathname}?${text}` : location.pathname;
     if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
@@ -1013,11 +1082,12 @@ class Stage {
   async settle() {
     if (!this.plotly) return;
     await this.figure.settle(this.plotly);
-    if (!this.arraysHost.hidden) await this.arrays.settle(this.plotly);
+    if (!this.arraysHost.hidden && this.tab === "handoff") await this.arrays.settle(this.plotly);
     this.root.dataset.pen = this.figure.host.dataset.pen;
   }
 
   drawTab(frame) {
+    if (this.tab === "kernels") return; // it comes by message
     this.show(this.tabNote, frame, `note-${this.tab}`);
     if (this.tab === "table") {
       this.show(this.panels.table, frame, "table");
@@ -1052,7 +1122,13 @@ class Stage {
       tab.setAttribute("aria-selected", String(tab.dataset.tab === name));
     }
     for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
-    this.strip.hidden = name === "table";
+    this.strip.hidden = name === "table" || name === "kernels";
+    this.tabNote.hidden = name === "kernels";
+    this.frameBox().dataset.tab = name;
+    if (this.greeted) {
+      this.say({ t: "tab", name });
+      this.writeAddress();
+    }
     this.schedule();
   }
 
@@ -1130,6 +1206,10 @@ class Stage {
     if (!button || !this.root.contains(button)) return;
     if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
+    else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
+    else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
+    else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
+    else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
     else if (button.dataset.op !== undefined) {
       this.go([Number(button.dataset.op), button.dataset.cell === undefined ? END : Number(button.dataset.cell)]);
     } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
@@ -1209,6 +1289,7 @@ class Stage {
     // The stop where we are has nothing to do for Enter or Space: they keep the meaning they have elsewhere.
     const onButton = event.target.closest?.("button:not(.is-now), a, summary, select");
     if ((event.key === "Enter" || event.key === " ") && onButton) return false;
+    if (this.inGrid(event)) return true;
     switch (event.key) {
       case "ArrowRight":
         if (event.shiftKey) this.byCell(1);
@@ -1256,8 +1337,12 @@ class Stage {
       case "t":
         this.nextTheme();
         return true;
+      case "j":
+        if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
+        return true;
       case "k":
       case "v":
+      case "i":
         this.say({ t: "key", key: event.key });
         return true;
       case "b":

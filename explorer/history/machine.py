@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import EnableCap
+from explorer.engine.mmu import zaps_all
+from explorer.engine.profile import get_profile
 from explorer.engine.state import Kvm, new_vm
 from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 if TYPE_CHECKING:
     from explorer.engine.config import VmConfig
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "machine_of"]
 
 
 class Machine(NamedTuple):
@@ -30,3 +32,12 @@ class Machine(NamedTuple):
         if self.zap_slot_only and kvm.profile.slot_zap_quirk:
             kvm = apply(kvm, EnableCap(cap=KVM_CAP_DISABLE_QUIRKS2, arg=KVM_X86_QUIRK_SLOT_ZAP_ALL), record=False).kvm
         return kvm
+
+    def on(self, profile: str) -> Machine:
+        """Return the machine with another kernel; one without the quirk cannot be asked to drop it."""
+        return Machine(profile, self.config, self.zap_slot_only and get_profile(profile).slot_zap_quirk)
+
+
+def machine_of(start: Kvm) -> Machine:
+    """Return the machine of a VM that no operation has changed yet."""
+    return Machine(start.profile.name, start.config, not zaps_all(start))
