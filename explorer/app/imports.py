@@ -47,7 +47,8 @@ def preview_note(log: ImportedLog) -> str:
     counts = [f"{count:,} {_BECAME[became]}" for became, count in log.preview.lines.items() if count]
     hidden = log.preview.hidden
     rest = f" {hidden:,} rows are left out here; explorer replay --preview prints all." if hidden else ""
-    return f"Lines: {', '.join(counts) or 'none'}.{rest}"
+    ended = f" Reading ended {log.stopped}." if log.stopped else ""
+    return f"Lines: {', '.join(counts) or 'none'}.{rest}{ended}"
 
 
 def divergence_words(log: ImportedLog) -> str:

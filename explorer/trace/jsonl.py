@@ -24,7 +24,7 @@ from explorer.engine.commands import Advance, Begin, SetMemoryRegion, SetMemoryR
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import PAGE_SHIFT, U64_MAX, ExplorerError
-from explorer.engine.uapi import KVM_MEM_GUEST_MEMFD, KVM_MEMSLOT_INVALID
+from explorer.engine.uapi import KVM_MEM_GUEST_MEMFD, KVM_MEMSLOT_INVALID, KVM_X86_SW_PROTECTED_VM
 from explorer.trace.records import UNNAMED, Context, Gap, OtherCall, RegionCall, TraceError, Vm, shorten
 from explorer.trace.source import LONGEST_LINE
 
@@ -114,6 +114,8 @@ def _config(source: Source, head: dict[str, Any]) -> VmConfig | None:
         raise TraceError(
             f"{source.name}: no processor {shorten(given['processor'], 20)!r}; there are amd, intel and pvm"
         )
+    if given.get("vm_type", 0) not in (0, KVM_X86_SW_PROTECTED_VM):
+        raise TraceError(f"{source.name}: vm_type is {given['vm_type']}; there are 0 and {KVM_X86_SW_PROTECTED_VM}")
     try:
         return VmConfig(**given)
     except ExplorerError as error:

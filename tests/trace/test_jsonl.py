@@ -184,6 +184,7 @@ def test_a_line_of_a_snapshot_that_cannot_be_used_says_why(line, reason):
         ('{"memslot-explorer": "calls", "version": 1, "config": {"smm": "yes"}}', "config has smm = yes"),
         ('{"memslot-explorer": "calls", "version": 1, "config": {"processor": "arm"}}', "no processor 'arm'"),
         ('{"memslot-explorer": "calls", "version": 1, "config": {"host_phys_bits": 99}}', "host_phys_bits is 99"),
+        ('{"memslot-explorer": "calls", "version": 1, "config": {"vm_type": 7}}', "vm_type is 7; there are 0 and 1"),
         ('{"memslot-explorer": "calls", "version": 1, "config": 7}', "config has no '7'"),
     ],
 )

@@ -1189,6 +1189,11 @@ class Stage {
     }
     table.append(body);
     box.append(make("p", "", notice.table_note), table);
+    if (notice.detail.length) {
+      const list = make("ul");
+      for (const line of notice.detail) list.append(make("li", "", line));
+      box.append(make("h3", "", notice.heading), list);
+    }
     more.append(box);
     return more;
   }
