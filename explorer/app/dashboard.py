@@ -17,6 +17,7 @@ from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
+from explorer.app.naming import holds_tree, name_layout
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
@@ -133,7 +134,7 @@ class App:
         state = self.state
         notice = state.notice
         return {
-            "notice": notice and {"text": notice.text, "kind": notice.kind, "detail": list(notice.detail)},
+            "notice": notice and notice._asdict(),
             "preflight": preflight_panel(state),
             "link": actions.to_link(state),
             "question": state.question,
@@ -358,7 +359,10 @@ class App:
         self._import(data, name)
 
     def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile; one failing line at once."""
+        """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
+        if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
+            self._change(name_layout, data, name, UPLOAD_LIMIT)
+            return
         line = failing_line(data)
         if line is not None:
             self._change(show_line, line)

@@ -136,7 +136,7 @@ class FrameBuilder:
             moment,
             width=state.view.plot_width,
             scale=state.view.scale,
-            owners=state.owner_names,
+            owners=state.owner_names(moment.kvm),
             window=state.view.window,
             host_lane=not state.view.narrow,
             newcomer=question,
@@ -196,7 +196,7 @@ class FrameBuilder:
         shows = (*active, kvm.heap, kvm.active_mmu_pages, kvm.trackers)
         kept = self._kept_table
         if kept is None or kept.focus != focus or any(a is not b for a, b in zip(kept.shows, shows, strict=True)):
-            panel = slot_table_panel(select_slot_table(moment, state.owner_names))
+            panel = slot_table_panel(select_slot_table(moment, state.owner_names(moment.kvm)))
             kept = self._kept_table = _KeptTable(shows, focus, panel)
         return kept.panel
 

@@ -10,6 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
+from explorer.app.imports import (
+    divergence_words,
+    first_difference,
+    owners_of,
+    preview_note,
+    preview_table,
+)
 from explorer.app.link import pack, pack_story, place_of, unpack, unpack_story
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
@@ -31,6 +38,7 @@ from explorer.selectors.slot_table import holes
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.trace import ImportedLog
+    from explorer.trace.tree import Backing
 
 __all__ = ["AppState", "Notice", "View", "initial_state"]
 
@@ -72,8 +80,16 @@ class Notice(NamedTuple):
     kind: Literal["error", "info"] = "info"
     detail: tuple[str, ...] = ()
     """Further lines, such as those of a log that were not used."""
+    heading: str = "Lines not used"
+    """What the further lines are."""
     stays: bool = False
     """Whether it waits to be dismissed; other remarks go with the next step."""
+    table: tuple[tuple[str, str, str], ...] = ()
+    """Lines of a log: number, what the line became, and why."""
+    table_note: str = ""
+    """What the table counts and what it leaves out."""
+    go: tuple[str, int] | None = None
+    """A button's words, and the operation it leads to."""
 
 
 class Answer(NamedTuple):
@@ -94,6 +110,8 @@ class AppState:
     stop: Stop
     title: str
     owners: tuple[tuple[int, str], ...] = ()
+    backings: tuple[Backing, ...] = ()
+    """Host memory with a name, from a memory tree of QEMU."""
     compose: Compose
     ghost: OpDetail | None = None
     """The composed operation run on a copy of the end of the run; None while it cannot be read."""
@@ -113,10 +131,9 @@ class AppState:
     revision: int = field(default=0)
     """Goes up whenever pictures that were drawn are no longer true."""
 
-    @property
-    def owner_names(self) -> dict[int, str]:
-        """What backs each slot, by slot id."""
-        return dict(self.owners)
+    def owner_names(self, kvm: Kvm) -> dict[int, str]:
+        """Return what backs each slot of a VM, by slot id; a slot that nothing names is not in it."""
+        return dict(self.owners) | (owners_of(kvm, self.backings) if self.backings else {})
 
     @property
     def kvm(self) -> Kvm:
@@ -494,7 +511,8 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
     """Show the run of an imported log, at its end; a log without an operation changes nothing."""
     detail = _unused_lines(log)
     if not len(run):
-        return replace(state, notice=Notice(log.summary_sentence(), "error", detail))
+        notice = Notice(log.summary_sentence(), "error", detail, table=preview_table(log), table_note=preview_note(log))
+        return replace(state, notice=notice)
     return with_ghost(
         replace(
             state,
@@ -503,21 +521,29 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             stop=run.last_stop,
             title=log.name,
             owners=(),
+            backings=(),
             compose=replace(Compose.fresh("move", run.end, _newest_slot(run.end)), shown=False),
             question=False,
             answered=None,
             earlier=state,
             view=state.view._replace(focus=None, window=None, page=None),
             notice=Notice(
-                f"{log.summary_sentence()} Replayed as on {PROFILES[log.profile.name].title}.",
-                "info",
+                f"{log.summary_sentence()} {divergence_words(log) or _replayed_on(log)}",
+                "error" if log.disagreements else "info",
                 detail,
                 stays=True,
+                table=preview_table(log),
+                table_note=preview_note(log),
+                go=first_difference(log),
             ),
             source="",
             about="",
         )
     )
+
+
+def _replayed_on(log: ImportedLog) -> str:
+    return f"Replayed as on {PROFILES[log.profile.name].title}."
 
 
 def _newest_slot(kvm: Kvm) -> KvmMemorySlot | None:

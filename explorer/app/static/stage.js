@@ -584,7 +584,7 @@ class Stage {
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU";
+    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -1239,7 +1239,7 @@ class Stage {
 
   drawBars() {
     const bars = [];
-    const bar = (text, cls, actions, detail = []) => {
+    const bar = (text, cls, actions, notice = {}) => {
       const made = make("div", `mx-bar ${cls}`);
       made.setAttribute("role", cls === "is-error" || cls === "is-lost" ? "alert" : "status");
       made.append(make("span", "", text));
@@ -1249,11 +1249,12 @@ class Stage {
         button.addEventListener("click", action);
         made.append(button);
       }
-      if (detail.length) {
+      if (notice.table?.length) made.append(this.linesTable(notice));
+      else if (notice.detail?.length) {
         const more = make("details");
-        more.append(make("summary", "", "Lines not used"));
+        more.append(make("summary", "", notice.heading));
         const list = make("ul");
-        for (const line of detail) list.append(make("li", "", line));
+        for (const line of notice.detail) list.append(make("li", "", line));
         more.append(list);
         made.append(more);
       }
@@ -1266,11 +1267,40 @@ class Stage {
     }
     if (this.notice) {
       const actions = [];
+      if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
       if (this.earlier && this.notice.kind !== "busy") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
       if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
-      bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice.detail);
+      bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
+  }
+
+  // What the lines of a log became: a table, and what it counts.
+  linesTable(notice) {
+    const more = make("details", "mx-lines");
+    more.append(make("summary", "", "What the lines became"));
+    const box = make("div");
+    box.tabIndex = 0;
+    const table = make("table");
+    const head = make("tr");
+    for (const word of ["line", "became", "what, or why"]) head.append(make("th", "", word));
+    table.append(make("thead"));
+    table.tHead.append(head);
+    const body = make("tbody");
+    for (const [line, became, why] of notice.table) {
+      const row = make("tr", `is-${became.split(" ")[0]}`);
+      for (const word of [line, became, why]) row.append(make("td", "", word));
+      body.append(row);
+    }
+    table.append(body);
+    box.append(make("p", "", notice.table_note), table);
+    if (notice.detail.length) {
+      const list = make("ul");
+      for (const line of notice.detail) list.append(make("li", "", line));
+      box.append(make("h3", "", notice.heading), list);
+    }
+    more.append(box);
+    return more;
   }
 
   dismiss() {
