@@ -121,7 +121,9 @@ def _sections(run: Run, moment: Moment) -> list[Section]:
 
 
 def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
-    """Say what a guest access would meet now; each is run on a copy."""
+    """Say what a guest access would meet now; each is run on a copy. After a refusal everything is as it was."""
+    if page is None and moment.at_end and moment.op is not None and moment.op.step.errno is not None:
+        return ()
     rows = tuple(
         (RailCell(hex_text(probe.gfn)), RailCell(WORDS[probe.read]), RailCell(WORDS[probe.write]))
         for probe in select_probes(moment, page)
