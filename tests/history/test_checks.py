@@ -41,7 +41,7 @@ def test_whatever_is_looked_at_first_the_answers_are_those_of_every_state(run, n
 
 
 def test_kvmgt_s_flags_outlive_its_table_in_a_move_before_6_6():
-    # kernel-reference 4.6: kvmgt's track_flush_slot callback removes table entries, and not what the tree says.
+    # kernel-reference 6.5: kvmgt_page_track_flush_slot() empties the table and leaves page_track_tree untouched.
     checks = checked(run_of("v6_1", *KVMGT, MOVE))
 
     assert checks.first == len(KVMGT)
