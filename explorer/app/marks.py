@@ -23,7 +23,7 @@ __all__ = ["TimelineMarks", "go_to_first"]
 
 _TURN_SECONDS = 0.006
 """How long work goes on before other messages get their turn."""
-_FAR_SECONDS = 20.0
+_FAR_SECONDS = 10.0
 """Work spent on what is not in sight, for each run; the rest of a long run is looked at where it is shown."""
 _ASKED_SECONDS = 0.3
 """Work at once when a person asks for the first violation."""

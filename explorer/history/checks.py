@@ -6,7 +6,8 @@ bisection, then from the start on. States are those at the end of operations; in
 
 Rule: nothing is guessed. An operation breaks an invariant if it holds before and does not hold after, both looked
 at; and the first of a run is called that only once every operation before it was looked at.
-Not modelled: states above `MOST_CHECKED` slots and shadow pages, which are not looked at.
+Not modelled: states that hold more than `MOST_CHECKED` slots, shadow pages, entries and watched pages together,
+which are not looked at.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.invariants import INVARIANTS
+from explorer.engine.state import WriteTrack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_CHECKED", "Broken", "Checks"]
 
 MOST_CHECKED = 1500
-"""Slots and shadow pages of a state that is checked."""
+"""Slots, shadow pages, their entries and watched pages, together, of a state that is checked."""
 
 
 class Broken(NamedTuple):
@@ -188,7 +190,7 @@ class Checks:
         kvm = self._kvm_after(op)
         if self._looked is not None and self._looked[0] is kvm:
             self._note(op, self._looked[1])
-        elif sum(len(space.active.id_hash) for space in kvm.memslots) + len(kvm.active_mmu_pages) > MOST_CHECKED:
+        elif _is_too_large(kvm):
             self._skipped.add(op)
         else:
             self._open = _Open(op, kvm, (), 0)
@@ -215,6 +217,14 @@ class Checks:
                     self._breaks[at] = new
         while self._prefix in self._found:
             self._prefix += 1
+
+
+def _is_too_large(kvm: Kvm) -> bool:
+    size = sum(len(space.active.id_hash) for space in kvm.memslots)
+    size += len(kvm.active_mmu_pages) + len(kvm.sptes.entries)
+    if size <= MOST_CHECKED:  # so few slots have few arrays
+        size += sum(len(array.counts) for array in kvm.heap.values() if isinstance(array, WriteTrack))
+    return size > MOST_CHECKED
 
 
 def _shared(old: Run, new: Run) -> int:

@@ -9,6 +9,7 @@ from explorer.engine.invariants import INVARIANTS, get_invariant
 from explorer.explain.sentences import op_words
 from explorer.explain.sources import name_in
 from explorer.explain.words import hex_text, plural
+from explorer.history.checks import MOST_CHECKED
 from explorer.selectors.timeline import NEIGHBOURS
 
 if TYPE_CHECKING:
@@ -156,9 +157,10 @@ def _title(run: Run, op: int) -> str:
 
 def _status(run: Run, checks: Checks, op: int) -> str:
     if checks.is_skipped(op):
-        return "Invariants are not evaluated here: the state has too many slots and shadow pages."
+        return f"Invariants are not evaluated here: more than {MOST_CHECKED:,} slots, shadow pages and watches."
     found = checks.after(op)
     if found is None:
         return "Invariants are not evaluated here yet."
     held = len(INVARIANTS) - len(found)
-    return f"{held} of {len(INVARIANTS)} invariants hold after operation {op + 1} on {run.start.profile.name}."
+    when = f"after operation {op + 1}" if op >= 0 else "at the start"
+    return f"{held} of {len(INVARIANTS)} invariants hold {when} on {run.start.profile.name}."
