@@ -132,8 +132,28 @@ def test_u_takes_back_a_zoom_and_no_operation(screen: Screen) -> None:
     screen.press("u").until_read(".mx-bars", "operations are not undone here")
 
 
+def test_only_what_a_step_changes_is_shown_and_a_step_without_a_change_says_so(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+    rows = ".fields tbody tr:visible"
+    assert screen.page.locator(rows).count() > 5
+
+    screen.press("o")
+    screen.page.locator(".mx-unchanged").wait_for()
+    assert screen.page.locator(rows).count() == 0
+
+    screen.press("Shift+ArrowLeft").until_at(12, 8)
+    screen.page.locator(rows).first.wait_for()
+    assert not screen.page.locator(".mx-unchanged").is_visible()
+    note = screen.text(".mx-tabnote")
+    assert f"{screen.page.locator(rows).count()} changed in this step" in note
+
+    screen.press("o")
+    screen.page.wait_for_selector('.mx-only[aria-pressed="false"]')
+    assert screen.page.locator(rows).count() > 5
+
+
 def test_the_list_of_keys_has_them_all(screen: Screen) -> None:
     screen.press("?")
 
     keys = screen.texts(".mx-help dt")
-    assert {"[ ]", "!", "N", "U", "Space"} <= set(keys)
+    assert {"[ ]", "!", "N", "O", "U", "Space"} <= set(keys)

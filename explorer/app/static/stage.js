@@ -52,6 +52,7 @@ const HELP = [
   ["I", "turn the test of 6.6 round: as posted, as merged"],
   ["J", "Kernels tab: go to the first difference"],
   ["↑ ↓ ← →", "in a table of the Kernels tab: from cell to cell"],
+  ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
@@ -445,7 +446,11 @@ class Stage {
       panel.setAttribute("role", "tabpanel");
     });
     this.tabNote = make("span", "mx-tabnote");
-    bar.append(this.tabNote);
+    this.onlyKey = make("button", "mx-key mx-only", "Only changes");
+    this.onlyKey.type = "button";
+    this.onlyKey.setAttribute("aria-pressed", "false");
+    this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
+    bar.append(this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
@@ -453,7 +458,11 @@ class Stage {
     this.ledger = make("div", "mx-ledger");
     this.arrays = new Figure(this.arraysHost, () => {});
     const middle = make("div", "mx-handoff");
-    middle.append(this.fields, this.arraysHost);
+    this.unchanged = make("p", "mx-unchanged", "This step changes no field of the slot.");
+    this.unchanged.hidden = true;
+    const table = make("div", "mx-fields-part");
+    table.append(this.fields, this.unchanged);
+    middle.append(table, this.arraysHost);
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
@@ -720,7 +729,7 @@ class Stage {
 
   showHelp(on) {
     this.help.hidden = !on;
-    if (on) this.help.querySelector("button").focus();
+    if (on) this.help.querySelector("button").focus({ preventScroll: true });
     else this.focus();
   }
 
@@ -1251,10 +1260,24 @@ class Stage {
       return;
     }
     this.show(this.fields, frame, "fields");
+    this.drawOnlyChanges();
     this.show(this.ledger, frame, "ledger");
     const spec = this.piece(frame, "arrays");
     this.arraysHost.hidden = spec === undefined;
     if (spec) this.arrays.draw(frame.p.arrays, spec);
+  }
+
+  showOnlyChanges() {
+    this.root.dataset.only = this.root.dataset.only === "changes" ? "all" : "changes";
+    this.onlyKey.setAttribute("aria-pressed", String(this.root.dataset.only === "changes"));
+    this.schedule();
+  }
+
+  // Rows that this step does not change are hidden by the stylesheet; a table without any row says so.
+  drawOnlyChanges() {
+    const table = this.fields.querySelector(".fields:not(.effects)");
+    const changed = table?.querySelector("tr.is-changed");
+    this.unchanged.hidden = this.root.dataset.only !== "changes" || !table || changed !== null;
   }
 
   scrollTimeline() {
@@ -1276,6 +1299,7 @@ class Stage {
     for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
     this.strip.hidden = name === "table" || name === "kernels";
     this.tabNote.hidden = name === "kernels";
+    this.onlyKey.hidden = name !== "handoff";
     this.frameBox().dataset.tab = name;
     if (this.greeted) {
       this.say({ t: "tab", name });
@@ -1469,6 +1493,9 @@ class Stage {
         return true;
       case "j":
         if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
+        return true;
+      case "o":
+        if (this.tab === "handoff") this.showOnlyChanges();
         return true;
       case "n":
         this.openNotes();
