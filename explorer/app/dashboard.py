@@ -17,7 +17,9 @@ from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
+from explorer.app.marks import TimelineMarks, go_to_first
 from explorer.app.naming import holds_tree, name_layout
+from explorer.app.notes import in_address, of_address
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
@@ -51,6 +53,10 @@ _KERNELS_AFTER = 0.03
 """Seconds after which the Kernels tab follows: the pictures of a step come first."""
 _TELL_EVERY = 0.5
 """Seconds between two looks at what the Kernels tab has so far."""
+_CHECKS_AFTER = 0.2
+"""Seconds of rest after which invariants are evaluated along the run."""
+_CHECKS_PAUSE = 0.01
+"""Between two turns of that work."""
 _MOST_WANTED = 24
 """Stops a page may ask for in one message."""
 
@@ -78,6 +84,8 @@ class App:
         self._kernels_open = False
         self._kernels_turn = 0
         """Goes up when the tab has something else to show, so that older work ends."""
+        self._marks = TimelineMarks()
+        self._marks_turn = 0
         self._performed: tuple[Run, Performed] | None = None
         """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
@@ -110,6 +118,7 @@ class App:
         else:
             self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
         self._show_kernels()
+        self._show_marks()
 
     def _send_plan(self, mode: str = "jump") -> None:
         """Tell the page that pictures changed: how many stops there are, and the first of them."""
@@ -136,12 +145,17 @@ class App:
         return {
             "notice": notice and notice._asdict(),
             "preflight": preflight_panel(state),
-            "link": actions.to_link(state),
+            "link": self._address(),
+            "marks": self._marks.message(state),
             "question": state.question,
             "earlier": state.earlier is not None,
             "formats": formats(),
             "device": self._badge(),
         }
+
+    def _address(self) -> dict[str, str]:
+        link = actions.to_link(self.state)
+        return link | in_address(self.state.notes) if link or self.state.question else link
 
     def _badge(self) -> list[str] | None:
         """Return what the badge of the device says; nothing once another run is shown."""
@@ -208,6 +222,12 @@ class App:
                 self._change(actions.pan, int(message["by"]), (first, end))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
+            case "note":
+                stop = Stop(int(message["op"]), int(message["cell"]))
+                self._change(actions.write_note, stop, str(message.get("text")))
+            case "first":
+                self._change(go_to_first, self._marks)
+                self.stage.say({"t": "go", "at": list(self.state.stop)})
             case "dismiss":
                 self._change(actions.dismiss)
             case "earlier":
@@ -219,11 +239,23 @@ class App:
         self._kernels_open = False  # the page says which tab it opens
         parameters = message.get("link")
         if isinstance(parameters, dict) and parameters and not message.get("again"):
-            self.state = actions.from_link(self.state, {str(k): str(v) for k, v in parameters.items()})
+            words = {str(k): str(v) for k, v in parameters.items()}
+            self.state = actions.from_link(self.state, words)
+            self._take_notes(words)
         self.state = _fitted(self.state, message)
         self._controls.show(self.state)
         self._builder.use(self.state)
         self._send_plan()
+        self._show_marks()
+
+    def _take_notes(self, parameters: dict[str, str]) -> None:
+        """Take the notes of an address; an address that was refused as a whole has none."""
+        said = self.state.notice
+        if said is None or said.kind != "error":
+            try:
+                self.state = of_address(self.state, parameters)
+            except ExplorerError as error:
+                self.state = actions.tell_error(self.state, str(error))
 
     def _fit(self, message: dict[str, Any]) -> None:
         fitted = _fitted(self.state, message)
@@ -297,6 +329,36 @@ class App:
                 self._change(actions.set_profile, names[(at + 1) % len(names)])
             case "i":
                 self._change(kernels.flip_test)
+            case "u":
+                self._change(actions.undo_view)
+
+    # -- marks of the timeline -------------------------------------------------------------------
+
+    def _show_marks(self) -> None:
+        """Evaluate invariants once the page rests; who steps on is not held up."""
+        self._marks_turn += 1
+        try:
+            asyncio.get_running_loop().call_later(_CHECKS_AFTER, self._work_on_marks, self._marks_turn)
+        except RuntimeError:
+            return  # no loop, and so no page that rests: in a test, or a terminal
+
+    def _work_on_marks(self, turn: int) -> None:
+        if turn != self._marks_turn:
+            return
+        try:
+            self._marks.use(self.state)
+            more = self._marks.work()
+            self._say_marks()
+        except Exception:  # noqa: BLE001 - a person loses marks, not the page; the log says why
+            _log.exception("the invariants could not be evaluated")
+            return
+        if more:
+            self._later(_CHECKS_PAUSE, self._work_on_marks, turn)
+
+    def _say_marks(self) -> None:
+        fresh = self._marks.fresh(self.state)
+        if fresh is not None:
+            self.stage.say({"t": "marks", "marks": fresh})
 
     # -- the Kernels tab -------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ def _show_alone(state: AppState, line: OneLine) -> AppState:
         earlier=state,
         source="",
         about="",
+        notes=(),
     )
     return _with_notice(alone, line, found, reason)
 

@@ -18,6 +18,7 @@ from explorer.app.imports import (
     preview_table,
 )
 from explorer.app.link import pack, pack_story, place_of, unpack, unpack_story
+from explorer.app.notes import Note, written
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
@@ -53,6 +54,8 @@ _KINDS_OF_CLAIM = {
     "conditional": "conditional, L says on what",
     "opinion": "not modelled",
 }
+_VIEWS_KEPT = 50
+"""Changes of the view that can be undone."""
 NARROW_BELOW = 1720
 """Width of the page, in pixels, from which the rail has a place of its own."""
 
@@ -128,6 +131,10 @@ class AppState:
     """Where a story opens."""
     about: str = ""
     """Where layout and numbers come from, in a sentence."""
+    notes: tuple[Note, ...] = ()
+    """What a person wrote at stops of this run, in order."""
+    views: tuple[View, ...] = ()
+    """How the run was looked at before, for undoing; operations do not enter it."""
     revision: int = field(default=0)
     """Goes up whenever pictures that were drawn are no longer true."""
 
@@ -246,6 +253,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
             question=False,
             earlier=earlier,
             notice=notice,
+            notes=tuple(note for note in state.notes if note.stop.op < n),
         )
     )
 
@@ -351,7 +359,7 @@ def go_to(state: AppState, text: str) -> AppState:
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
     asked = place.start if place.end == place.start + 1 else None
-    return redraw(replace(state, view=state.view._replace(focus=focus, window=window, page=asked), notice=said))
+    return replace(_look(state, focus=focus, window=window, page=asked), notice=said)
 
 
 def _go_to_room(state: AppState, room: Room) -> AppState:
@@ -373,17 +381,17 @@ def _go_to_room(state: AppState, room: Room) -> AppState:
         f"{asked} fit at {hex_text(start << PAGE_SHIFT)}: a hole of {size_text((hole.end - hole.start) << PAGE_SHIFT)}"
         f"{' beside ' + between if between else ''}. {plural(len(fitting), 'hole')} in all would do."
     )
-    return redraw(replace(state, view=state.view._replace(focus=key, window=window), notice=Notice(text)))
+    return replace(_look(state, focus=key, window=window), notice=Notice(text))
 
 
 def look_at(state: AppState, key: SlotKey) -> AppState:
     """Bring a slot into focus."""
-    return redraw(replace(state, view=state.view._replace(focus=key, window=None, page=None), notice=None))
+    return replace(_look(state, focus=key, window=None, page=None), notice=None)
 
 
 def fit(state: AppState) -> AppState:
     """Forget the chosen window and focus: show what the operation is about."""
-    return redraw(replace(state, view=state.view._replace(focus=None, window=None, page=None), notice=None))
+    return replace(_look(state, focus=None, window=None, page=None), notice=None)
 
 
 def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> AppState:
@@ -392,19 +400,46 @@ def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> Ap
     span = min(max(round((shown[1] - shown[0]) * factor), 4), limit)
     share = (gfn - shown[0]) / max(shown[1] - shown[0], 1)
     start = min(max(round(gfn - span * share), 0), limit - span)
-    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+    return _look(state, window=(start, start + span))
 
 
 def pan(state: AppState, by: int, shown: tuple[int, int]) -> AppState:
     """Show the pages `by` further up; the ends of the space stop it."""
     span = shown[1] - shown[0]
     start = min(max(shown[0] + by, 0), state.kvm.config.max_gfn() + 1 - span)
-    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+    return _look(state, window=(start, start + span))
 
 
 def set_scale(state: AppState, scale: Scale) -> AppState:
     """Draw the overview collapsed, equal or linear."""
-    return redraw(replace(state, view=state.view._replace(scale=scale)))
+    return _look(state, scale=scale)
+
+
+def _look(state: AppState, **changes: object) -> AppState:
+    """Look at the run in another way, and remember how it was looked at."""
+    view = state.view._replace(**changes)  # type: ignore[arg-type]
+    views = (*state.views, state.view)[-_VIEWS_KEPT:] if view != state.view else state.views
+    return redraw(replace(state, view=view, views=views))
+
+
+def undo_view(state: AppState) -> AppState:
+    """Look at the run as before the last zoom, focus or change of scale; operations stay as they are."""
+    if not state.views:
+        return replace(state, notice=Notice("No zoom, focus or scale is left to undo; operations are not undone here."))
+    last = state.views[-1]
+    view = state.view._replace(scale=last.scale, focus=last.focus, window=last.window, page=last.page)
+    return redraw(replace(state, view=view, views=state.views[:-1], notice=None))
+
+
+def write_note(state: AppState, stop: Stop, text: str) -> AppState:
+    """Write a note at a stop of the run; an empty one takes the note that is there away."""
+    if not -1 <= stop.op < len(state.run):
+        return replace(state, notice=Notice("A note needs a stop of the run: apply the operation first.", "error"))
+    notes = written(state.notes, state.run.clamp(stop), text)
+    said = None
+    if notes and not to_link(state) and not state.question:
+        said = Notice("This run is too long for an address: export it to keep the note.", stays=True)
+    return replace(state, notes=notes, notice=said)
 
 
 def fitted(state: AppState, *, width: float, map_width: float, theme: str) -> AppState:
@@ -538,6 +573,8 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             ),
             source="",
             about="",
+            notes=(),
+            views=(),
         )
     )
 
@@ -615,5 +652,7 @@ def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
             question=False,
             answered=None,
             notice=None,
+            notes=(),
+            views=(),
         )
     )

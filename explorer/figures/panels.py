@@ -501,6 +501,7 @@ def _node(node: TimelineNode, *, current: bool) -> Node:
         cls=f"tl-node is-{node.tense}" + (" is-ghost" if node.ghost else "") + (" is-current" if current else ""),
         type="button",
         data_op=node.last,
+        data_first=node.first,
         aria_label=f"operation {node.last + 1}: {words}" + (", not applied yet" if node.ghost else ""),
         title=words,
     )

@@ -19,6 +19,8 @@ const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
 const PLAY_STEP = 600;
+const SPEEDS = [0.25, 0.5, 1, 2, 4];
+const LONGEST_NOTE = 200;
 const STORY_TIME = 1200;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
@@ -38,7 +40,11 @@ const HELP = [
   ["→ ←", "next, previous operation"],
   ["⇧→ ⇧←", "one step inside an operation"],
   ["Home End", "start, end of the run"],
-  ["Space", "play, pause"],
+  ["Space", "play, pause; it stops at refusals and violations"],
+  ["[ ]", "play slower, faster"],
+  ["!", "go to the first violation of an invariant"],
+  ["N", "write a note at this stop; the notes of the run"],
+  ["U", "undo zoom, focus or scale of the map; operations stay"],
   ["Enter", "apply the composed operation"],
   ["PgDn PgUp", "next, previous beat of the guided story"],
   ["1 2 3 4", "tabs; in the opening, 1 to 3 are the answers"],
@@ -47,6 +53,7 @@ const HELP = [
   ["I", "turn the test of 6.6 round: as posted, as merged"],
   ["J", "Kernels tab: go to the first difference"],
   ["↑ ↓ ← →", "in a table of the Kernels tab: from cell to cell"],
+  ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
@@ -345,6 +352,8 @@ class Stage {
     this.asked = new Set();
     this.reported = "";
     this.lost = false;
+    this.speed = 1;
+    this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
   }
 
@@ -371,6 +380,7 @@ class Stage {
     this.map.append(this.mapHead, this.mapBody, this.because);
     this.tabs = section("tabs", "What happens inside");
     this.rail = section("rail", "Because");
+    this.told = make("div", "mx-told");
     this.preflight = section("preflight", "Preflight");
     this.importer = section("import", "Logs");
     this.buildImporter();
@@ -418,9 +428,13 @@ class Stage {
     foot.append(this.scrub);
     this.badge = button("Model only", "perform on the machine’s own KVM", () => this.openSheet("device"));
     button("Export", "export the run", () => this.openSheet("export"));
+    button("Note", "notes of the run", () => this.openNotes());
+    this.firstButton = button("First violation", "go to the first violation of an invariant", () => this.say({ t: "first" }));
     button("←", "previous operation", () => this.byOp(-1));
     button("⇧←", "previous step", () => this.byCell(-1));
     this.playButton = button("▶", "play", () => this.toggle());
+    this.speedButton = button("1×", "speed of play, 1 times", () => this.setSpeed(SPEEDS[(SPEEDS.indexOf(this.speed) + 1) % SPEEDS.length]));
+    this.speedButton.classList.add("mx-speed");
     button("⇧→", "next step", () => this.byCell(1));
     button("→", "next operation", () => this.byOp(1));
     button("?", "keys and words", () => this.showHelp(true));
@@ -445,7 +459,11 @@ class Stage {
       panel.setAttribute("role", "tabpanel");
     });
     this.tabNote = make("span", "mx-tabnote");
-    bar.append(this.tabNote);
+    this.onlyKey = make("button", "mx-key mx-only", "Only changes");
+    this.onlyKey.type = "button";
+    this.onlyKey.setAttribute("aria-pressed", "false");
+    this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
+    bar.append(this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
@@ -453,7 +471,11 @@ class Stage {
     this.ledger = make("div", "mx-ledger");
     this.arrays = new Figure(this.arraysHost, () => {});
     const middle = make("div", "mx-handoff");
-    middle.append(this.fields, this.arraysHost);
+    this.unchanged = make("p", "mx-unchanged", "This step changes no field of the slot.");
+    this.unchanged.hidden = true;
+    const table = make("div", "mx-fields-part");
+    table.append(this.fields, this.unchanged);
+    middle.append(table, this.arraysHost);
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
@@ -555,7 +577,130 @@ class Stage {
         this.deviceBody,
       ),
       export: sheet("Export this run", this.formats),
+      notes: sheet("Notes", this.buildNotes()),
     };
+  }
+
+  // -- notes ---------------------------------------------------------------------------------------
+
+  buildNotes() {
+    const part = make("div");
+    const row = make("div", "mx-note-row");
+    this.noteField = make("input", "mx-note");
+    Object.assign(this.noteField, { type: "text", maxLength: LONGEST_NOTE });
+    this.noteField.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.saveNote();
+    });
+    const save = make("button", "mx-key", "Save");
+    save.type = "button";
+    save.addEventListener("click", () => this.saveNote());
+    row.append(this.noteField, save);
+    this.noteList = make("ol", "mx-notes");
+    part.append(row, this.noteList);
+    return part;
+  }
+
+  openNotes() {
+    this.tellPlace();
+    this.noteAt = [...this.at];
+    const place = this.noteAt[0] < 0 ? "the start" : `stop ${this.placeOf(this.noteAt)}`;
+    this.noteField.setAttribute("aria-label", `note at ${place}`);
+    this.noteField.placeholder = `A note at ${place}`;
+    this.noteField.value = this.marks.notes.find(([op, cell]) => op === this.noteAt[0] && cell === this.noteAt[1])?.[2] ?? "";
+    if (this.sheets.notes.hidden) this.openSheet("notes");
+    this.noteField.focus();
+  }
+
+  saveNote() {
+    this.writeNote(this.noteAt, this.noteField.value);
+    this.openSheet("notes");
+  }
+
+  writeNote([op, cell], text) {
+    this.say({ t: "note", op, cell, text });
+  }
+
+  placeOf([op, cell]) {
+    return op < 0 ? "0" : `${op + 1}.${cell + 1}`;
+  }
+
+  listNotes() {
+    this.noteList.replaceChildren(
+      ...this.marks.notes.map(([op, cell, text]) => {
+        const item = make("li");
+        const jump = make("button", "mx-key");
+        jump.type = "button";
+        jump.append(make("b", "", this.placeOf([op, cell])), text);
+        jump.addEventListener("click", () => (this.openSheet("notes"), this.go([op, cell])));
+        const away = make("button", "mx-key", "×");
+        away.type = "button";
+        away.setAttribute("aria-label", `remove the note at ${this.placeOf([op, cell])}`);
+        away.addEventListener("click", () => this.writeNote([op, cell], ""));
+        item.append(jump, away);
+        return item;
+      }),
+    );
+  }
+
+  // -- marks ---------------------------------------------------------------------------------------
+
+  takeMarks(marks) {
+    this.marks = marks;
+    this.firstButton.dataset.known = marks.first ? "yes" : "no";
+    this.root.dataset.violations = String(marks.broken.length);
+    this.listNotes();
+    this.schedule();
+  }
+
+  // Lay marks on the line of operations that is drawn, and say in the rail what they mean here.
+  drawMarks() {
+    for (const old of this.timeBody.querySelectorAll(".tl-mark")) old.remove();
+    for (const node of this.timeBody.querySelectorAll(".tl-node")) {
+      const [first, last] = [Number(node.dataset.first), Number(node.dataset.op)];
+      const broken = this.marks.broken.find(([op]) => op >= first && op <= last);
+      const notes = this.marks.notes.filter(([op]) => op >= first && op <= last);
+      node.classList.toggle("is-broken", broken !== undefined);
+      node.dataset.label ??= node.getAttribute("aria-label");
+      const words = [node.dataset.label];
+      if (broken) {
+        node.append(build(broken[1]));
+        words.push(broken[2]);
+      }
+      if (notes.length) {
+        const mark = build(this.marks.note);
+        mark.title = notes.map(([, , text]) => text).join("\n");
+        mark.dataset.note = notes[0].slice(0, 2).join(":");
+        node.append(mark);
+        words.push(...notes.map(([, , text]) => `note: ${text}`));
+      }
+      node.setAttribute("aria-label", words.join(", "));
+    }
+    const [op, cell] = this.at;
+    const panels = [];
+    const broken = this.atEnd() ? this.marks.panels[this.marks.told[op]] : undefined;
+    if (broken) panels.push(build(broken));
+    const here = this.marks.notes.filter((note) => note[0] === op && (note[1] === cell || this.atEnd()));
+    if (here.length) {
+      const notes = make("div", "told-notes");
+      notes.append(make("h3", "", here.length > 1 ? "Notes" : "Note"), ...here.map(([, , text]) => make("p", "", text)));
+      panels.push(notes);
+    }
+    if (this.marks.status && this.atEnd() && this.root.dataset.question !== "open") panels.push(build(this.marks.status));
+    this.told.replaceChildren(...panels);
+    const details = this.rail.querySelector(".rail-body > section");
+    if (details) details.before(this.told);
+    else this.rail.append(this.told);
+  }
+
+  atEnd() {
+    const [op, cell] = this.at;
+    return op < 0 || cell === (this.cells.get(op) ?? 1) - 1;
+  }
+
+  // Play stops where a check refused, and where an operation broke an invariant.
+  holds() {
+    const broken = this.atEnd() && this.marks.broken.some(([op]) => op === this.at[0]);
+    return this.frames.get(this.key_of(this.at))?.h || broken;
   }
 
   openSheet(name) {
@@ -642,7 +787,7 @@ class Stage {
 
   showHelp(on) {
     this.help.hidden = !on;
-    if (on) this.help.querySelector("button").focus();
+    if (on) this.help.querySelector("button").focus({ preventScroll: true });
     else this.focus();
   }
 
@@ -818,6 +963,10 @@ class Stage {
         return this.around(message);
       case "kernels":
         return this.takeKernels(message);
+      case "marks":
+        return this.takeMarks(message.marks);
+      case "go":
+        return this.go(message.at);
       case "tab":
         return this.choose(message.name);
       case "thread":
@@ -939,6 +1088,7 @@ class Stage {
   around(message) {
     this.notice = message.notice;
     this.earlier = message.earlier;
+    this.takeMarks(message.marks);
     this.showBadge(message.device);
     this.formats.replaceChildren(
       ...message.formats.map(([name, title]) => {
@@ -1062,24 +1212,34 @@ class Stage {
 
   toggle() {
     if (this.playing) this.pause();
-    else this.play(PLAY_STEP);
+    else this.play(PLAY_STEP / this.speed);
   }
 
-  // Play until the end, a refusal, or the stop `until`.
+  setSpeed(speed) {
+    this.speed = speed;
+    this.root.dataset.speed = String(speed);
+    this.speedButton.textContent = `${{ 0.25: "¼", 0.5: "½" }[speed] ?? speed}×`;
+    this.speedButton.setAttribute("aria-label", `speed of play, ${speed} times`);
+    if (this.playing && !this.until) this.play(PLAY_STEP / speed);
+  }
+
+  // Play until the end, a refusal, a violation, or the stop `until`.
   play(every, until = null) {
     this.pause();
     this.until = until;
     this.playButton.textContent = "❚❚";
     this.playButton.setAttribute("aria-label", "pause");
     this.root.dataset.playing = "yes";
+    const from = this.key_of(this.at);
     this.playing = setInterval(() => {
       if (this.wanted) return undefined; // still on its way
       const before = this.key_of(this.at);
       if (until && before === this.key_of(until)) return this.pause();
+      // A stop that was still on its way, or whose mark came later, holds here.
+      if (!until && before !== from && this.holds()) return this.pause();
       this.byCell(1);
-      const frame = this.frames.get(this.key_of(this.at));
-      const end = this.key_of(this.at) === before && !this.wanted;
-      if (end || (frame?.h && !until)) this.pause();
+      if (this.wanted) return undefined;
+      if (this.key_of(this.at) === before || (!until && this.holds())) this.pause();
       return undefined;
     }, every);
   }
@@ -1158,6 +1318,7 @@ class Stage {
     this.show(this.mapHead, frame, "head");
     this.show(this.timeBody, frame, "timeline");
     this.show(this.rail, frame, "rail");
+    this.drawMarks();
     this.show(this.because, frame, "because");
     this.show(this.words, frame, "words");
     if (this.carded && !this.carded.isConnected) this.hideCard();
@@ -1204,10 +1365,24 @@ class Stage {
       return;
     }
     this.show(this.fields, frame, "fields");
+    this.drawOnlyChanges();
     this.show(this.ledger, frame, "ledger");
     const spec = this.piece(frame, "arrays");
     this.arraysHost.hidden = spec === undefined;
     if (spec) this.arrays.draw(frame.p.arrays, spec);
+  }
+
+  showOnlyChanges() {
+    this.root.dataset.only = this.root.dataset.only === "changes" ? "all" : "changes";
+    this.onlyKey.setAttribute("aria-pressed", String(this.root.dataset.only === "changes"));
+    this.schedule();
+  }
+
+  // Rows that this step does not change are hidden by the stylesheet; a table without any row says so.
+  drawOnlyChanges() {
+    const table = this.fields.querySelector(".fields:not(.effects)");
+    const changed = table?.querySelector("tr.is-changed");
+    this.unchanged.hidden = this.root.dataset.only !== "changes" || !table || changed !== null;
   }
 
   scrollTimeline() {
@@ -1229,6 +1404,7 @@ class Stage {
     for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
     this.strip.hidden = name === "table" || name === "kernels";
     this.tabNote.hidden = name === "kernels";
+    this.onlyKey.hidden = name !== "handoff";
     this.frameBox().dataset.tab = name;
     if (this.greeted) {
       this.say({ t: "tab", name });
@@ -1314,7 +1490,9 @@ class Stage {
   click(event) {
     const button = event.target.closest("button");
     if (!button || !this.root.contains(button)) return;
-    if (button.dataset.answer) this.answer(Number(button.dataset.answer));
+    const note = event.target.closest("[data-note]");
+    if (note) this.go(note.dataset.note.split(":").map(Number));
+    else if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
     else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
@@ -1385,6 +1563,7 @@ class Stage {
     if ((!inside && !page) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (field) {
       if (event.key === "Escape") {
+        if (field.closest(".mx-sheet")) this.openSheet(null);
         field.blur();
         this.focus();
         event.stopPropagation();
@@ -1469,9 +1648,25 @@ class Stage {
       case "PageUp":
         this.say({ t: "beat", by: event.key === "PageDown" ? 1 : -1 });
         return true;
+      case "o":
+        if (this.tab === "handoff") this.showOnlyChanges();
+        return true;
+      case "n":
+        this.openNotes();
+        return true;
+      case "!":
+        this.say({ t: "first" });
+        return true;
+      case "[":
+      case "]": {
+        const at = SPEEDS.indexOf(this.speed) + (event.key === "]" ? 1 : -1);
+        this.setSpeed(SPEEDS[Math.min(Math.max(at, 0), SPEEDS.length - 1)]);
+        return true;
+      }
       case "k":
       case "v":
       case "i":
+      case "u":
         this.say({ t: "key", key: event.key });
         return true;
       case "b":
