@@ -143,7 +143,8 @@ class FrameBuilder:
         )
         panels = self._panels(state, moment, map_view, question=question)
         timeline = timeline_panel(select_timeline(run, moment))
-        rail = select_rail(run, moment, state.view.page)
+        # Broken properties are told by `explorer.app.marks`, with the operation that broke them.
+        rail = select_rail(run, moment, state.view.page, properties=False)
         panels["timeline"] = timeline
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)

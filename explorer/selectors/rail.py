@@ -82,8 +82,11 @@ class RailView(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
-    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about."""
+def select_rail(run: Run, moment: Moment, page: int | None = None, *, properties: bool = True) -> RailView:
+    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about.
+
+    With `properties` false the properties that do not hold are left to somebody else.
+    """
     words = sentences_of(moment)
     return RailView(
         *verdict_of(moment),
@@ -92,7 +95,7 @@ def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
         words.newcomer + _first_change(moment),
-        (*_sections(run, moment), *_if_touched(moment, page)),
+        (*_sections(run, moment, properties=properties), *_if_touched(moment, page)),
     )
 
 
@@ -109,9 +112,9 @@ def _provenance(kvm: Kvm) -> str:
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _sections(run: Run, moment: Moment) -> list[Section]:
+def _sections(run: Run, moment: Moment, *, properties: bool) -> list[Section]:
     op = moment.op
-    broken = _broken(moment.kvm) if moment.at_end else None
+    broken = _broken(moment.kvm) if properties and moment.at_end else None
     if op is None or moment.call is None:
         return [section for section in (_trackers(moment), broken) if section is not None]
     if op.step.errno is not None:
