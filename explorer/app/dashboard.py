@@ -223,11 +223,9 @@ class App:
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "note":
-                stop = Stop(int(message["op"]), int(message["cell"]))
-                self._change(actions.write_note, stop, str(message.get("text")))
+                self._change(actions.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
             case "first":
-                self._change(go_to_first, self._marks)
-                self.stage.say({"t": "go", "at": list(self.state.stop)})
+                self._go_to_first()
             case "dismiss":
                 self._change(actions.dismiss)
             case "earlier":
@@ -333,6 +331,11 @@ class App:
                 self._change(actions.undo_view)
 
     # -- marks of the timeline -------------------------------------------------------------------
+
+    def _go_to_first(self) -> None:
+        self._change(go_to_first, self._marks)
+        if self._marks.checks.first is not None:
+            self.stage.say({"t": "go", "at": list(self.state.stop)})
 
     def _show_marks(self) -> None:
         """Evaluate invariants once the page rests; who steps on is not held up."""

@@ -68,7 +68,7 @@ class Frame(NamedTuple):
     speech: str
     """One sentence for a screen reader."""
     stops_play: bool
-    """Whether play pauses here: a refusal or a violation."""
+    """Whether play pauses here: a refusal. Where an invariant breaks, the marks say."""
 
 
 class _KeptTable(NamedTuple):
