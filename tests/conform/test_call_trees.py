@@ -12,9 +12,9 @@ import pytest
 from pack_recordings import RECORDINGS
 from story import H, Story, story
 
-from explorer.conform.recording import _profile_name
 from explorer.engine.commands import GetDirtyLog
 from explorer.engine.events import Called
+from explorer.engine.profile import profile_of_release
 
 ENGINE = RECORDINGS.parents[1] / "explorer" / "engine"
 KNOWN = set(re.findall(r'\.enter\("(\w+)"\)', "".join(path.read_text() for path in ENGINE.glob("*.py"))))
@@ -79,7 +79,7 @@ def test_the_engine_enters_the_functions_a_real_kernel_entered(path, label):
     before, operation = OPERATIONS[label]
     # kvm.tdp_mmu was off on 5.10 in all recordings, as their configurations say.
     machine = {"tdp": not variant.endswith(("npt0", "ept0")), "tdp_mmu": kernel != "5.10" and "mmu0" not in variant}
-    vm = story(profile=_profile_name("call tree", kernel), **machine)
+    vm = story(profile=profile_of_release(kernel).name, **machine)
 
     operation(before(vm.slot(0, gfn=0x5000, npages=1)))
 
