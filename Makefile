@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench lint format shots fidelity lock clean python environment test-environment
+.PHONY: help run lab test bench lint format mutants shots fidelity lock clean python environment test-environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
@@ -31,6 +31,10 @@ lint: test-environment
 format: test-environment
 	@$(BIN)/ruff check --fix --output-format concise
 	@$(BIN)/ruff format
+
+# Wrong engines, and who notices: an hour on two slow cores.
+mutants: test-environment
+	@$(BIN)/python tests/mutation.py
 
 # The pictures of the README, taken of the running page.
 shots: test-environment

@@ -58,12 +58,16 @@ class Story:
         self.last = Step(kvm, (), None)
         self.told: list[Event] = []
         """Every event since the story began."""
+        self.steps: list[tuple[Kvm, Command, Step]] = []
+        """Every command since the story began, with the VM it met and what it did."""
 
     # -- verbs -----------------------------------------------------------------------------------
 
     def do(self, command: Command | str) -> Story:
         """Give any command, also in its one-line form."""
-        self.last = apply(self.kvm, parse_command(command) if isinstance(command, str) else command)
+        given = parse_command(command) if isinstance(command, str) else command
+        self.last = apply(self.kvm, given)
+        self.steps.append((self.kvm, given, self.last))
         self.kvm = self.last.kvm
         self.told += self.last.events
         return self
@@ -243,6 +247,11 @@ class Story:
         tracker = self.kvm.trackers[user]
         assert isinstance(tracker, Kvmgt)
         return tracker
+
+    def gpu_uses(self, table: int, index: int, *, user: int = 0) -> Hva | None:
+        """Return the host page that an entry of a vGPU's shadow table leads to; None for scratch."""
+        entry = self.vgpu(user).spts[Gfn(table)].entries.get(index)
+        return None if entry is None else entry.hva
 
     def past_the_end(self, slot_id: int, level: Level) -> list[Gfn]:
         """Return the gfns of a slot whose index at a level is past the end of the counters."""

@@ -53,7 +53,6 @@ LONGER = {
     "commands": "one class a command, and the grammar that reads all of them",
     "events": "one class an event, and the union that closes the list",
     "guards": "one table: a row a check, in kernel order",
-    "invariants": "one table: a property each, none longer than twenty lines",
 }
 
 

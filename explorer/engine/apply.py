@@ -5,7 +5,7 @@ Rule 2: a call that the kernel refuses is a result with an errno, not an excepti
 
 Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
 Not modelled: capabilities but three, vCPU ioctls but those that make slots or set the mode, reset and destruction
-of a VM. Read next: `invariants`.
+of a VM. Read next: `slot_properties`, `invariants`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from explorer.engine.commands import (
     SetTssAddr,
     SetVcpuMode,
     ShadowTables,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
@@ -43,7 +44,7 @@ from explorer.engine.draft import KvmDraft
 from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
-from explorer.engine.state import Kvm, LogTracker, VcpuState
+from explorer.engine.state import Kvm, VcpuState
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
 from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
@@ -209,6 +210,7 @@ def _run(
     | TrackGfn
     | UntrackGfn
     | ReadTrackerLog
+    | SubmitWorkload
     | ShadowTables
     | GuestWrite
     | GuestRead
@@ -249,10 +251,10 @@ def _run(
         case UntrackGfn():
             return trackers.untrack_gfn(draft, command.user, command.gfn)
         case ReadTrackerLog():
-            tracker = draft.trackers.get(command.user)
-            if isinstance(tracker, LogTracker):
-                draft.trackers = draft.trackers.set(command.user, LogTracker(tracker.attached))
+            trackers.read_tracker_log(draft, command.user)
             return None
+        case SubmitWorkload():
+            return trackers.submit_workload(draft, command.user)
         case ShadowTables():
             return _shadow_tables(kvm, draft, command)
         case GuestWrite():

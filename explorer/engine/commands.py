@@ -47,6 +47,7 @@ __all__ = [
     "SetTssAddr",
     "SetVcpuMode",
     "ShadowTables",
+    "SubmitWorkload",
     "TrackGfn",
     "UntrackGfn",
     "arguments",
@@ -161,6 +162,13 @@ class UntrackGfn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTrackerLog:
     """Take the callbacks a logging tracker received since the last read."""
+
+    user: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitWorkload:
+    """The guest submits work to its vGPU, which first shadows what was written by halves."""
 
     user: int = 0
 
@@ -283,6 +291,7 @@ Command = (
     | TrackGfn
     | UntrackGfn
     | ReadTrackerLog
+    | SubmitWorkload
     | ShadowTables
     | GuestWrite
     | GuestRead
@@ -330,6 +339,7 @@ _VERBS: dict[str, type[Command]] = {
     "track": TrackGfn,
     "untrack": UntrackGfn,
     "tracker_log": ReadTrackerLog,
+    "submit_workload": SubmitWorkload,
     "shadow_tables": ShadowTables,
     "guest_write": GuestWrite,
     "guest_read": GuestRead,

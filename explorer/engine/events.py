@@ -31,6 +31,7 @@ __all__ = [
     "DirtyLogRead",
     "Event",
     "GenerationAdvanced",
+    "GpuEntryShadowed",
     "GuestMemfdBound",
     "GuestMemfdCreated",
     "GuestMemfdUnbound",
@@ -302,6 +303,18 @@ class TrackerForgot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuEntryShadowed:
+    """An entry of a vGPU's shadow page table leads elsewhere now."""
+
+    user: int
+    table: int
+    """gfn of the guest's page table."""
+    index: int
+    page: int | None
+    """gfn whose host page the GPU uses; None for a scratch page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GuestWriteServed:
     """A guest write was answered."""
 
@@ -452,6 +465,7 @@ Event = (
     | TrackerDetached
     | TrackerNotified
     | TrackerForgot
+    | GpuEntryShadowed
     | GuestWriteServed
     | GuestReadServed
     | PageMapped

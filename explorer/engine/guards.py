@@ -91,7 +91,7 @@ class Ladder(NamedTuple):
     place: tuple[Guard, ...]
     """Asked of CREATE and MOVE; the last that is free."""
     bitmap: tuple[Guard, ...]
-    """Asked of whatever keeps a slot, when its dirty bitmap is prepared; of a MOVE after the zap."""
+    """Asked of whatever keeps a slot, when its dirty bitmap is prepared; of a MOVE after the zap from v5.17 on."""
     prepare_move: tuple[Guard, ...]
     """Asked of MOVE after the old slot was invalidated and zapped."""
     prepare_create: tuple[Guard, ...]

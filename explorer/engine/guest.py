@@ -57,7 +57,7 @@ def guest_write(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, value: int = 
     nbytes = min(nbytes, _WIDEST)
     outcome, found = _access(kvm, gpa, as_id, write=True)
     if outcome in _SERVED:
-        hva = hva_of_gpa(kvm, as_id, found, write=True)
+        hva = _served_by(kvm, as_id, found, outcome, write=True)
         if hva is None:
             outcome = "mmio"
         elif outcome == "ram":
@@ -71,12 +71,23 @@ def guest_write(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, value: int = 
 def guest_read(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId) -> Errno | None:
     """Serve one guest load; what it got is in the event."""
     outcome, found = _access(kvm, gpa, as_id, write=False)
-    hva = hva_of_gpa(kvm, as_id, found, write=False) if outcome in _SERVED else None
+    hva = _served_by(kvm, as_id, found, outcome, write=False) if outcome in _SERVED else None
     if outcome in _SERVED and hva is None:
         outcome = "mmio"
     value = 0 if hva is None else read_host(kvm, hva, min(nbytes, _WIDEST))
     kvm.emit(GuestReadServed, gpa=gpa, as_id=as_id, outcome=outcome, value=value)
     return _ERRNOS.get(outcome)
+
+
+def _served_by(kvm: KvmDraft, as_id: AsId, gpa: int, outcome: str, *, write: bool) -> int | None:
+    """Return the host address that an access ends at; None if KVM emulates it and finds no slot to use.
+
+    An entry serves the guest until it is zapped, also after its slot became INVALID for everybody else.
+    """
+    slot = gfn_to_memslot(kvm.active(as_id), gpa >> PAGE_SHIFT)
+    if outcome == "ram" and slot is not None:
+        return slot.userspace_addr + gpa - (slot.base_gfn << PAGE_SHIFT)
+    return hva_of_gpa(kvm, as_id, gpa, write=write)
 
 
 def _emulate_write(kvm: KvmDraft, as_id: AsId, gpa: int, hva: int, nbytes: int, value: int) -> None:

@@ -236,6 +236,7 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
             _classify(kvm, update, KvmMrChange.FLAGS_ONLY)
         else:
             _classify(kvm, update, KvmMrChange.NOOP)
+            update.phases = TABLES[KvmMrChange.NOOP]
             return
     change = update.change
     assert change is not None, "the call was just classified"
@@ -259,6 +260,11 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
             _give_up(kvm, update)
             return
         update.new = kvm_gmem_prepare_memory_region(kvm, update.new, call.guest_memfd, call.guest_memfd_offset)
+    if kvm.profile.dirty_bitmap_allocated_first:
+        if _refused(kvm, update, ladder.bitmap):
+            _give_up(kvm, update)
+            return
+        update.new = _prepare_dirty_bitmap(kvm, old, update.new)
     update.phases = TABLES[change]
 
 
@@ -406,7 +412,7 @@ def _prepare(kvm: KvmDraft, update: RegionUpdate) -> None:
     if change in (KvmMrChange.CREATE, KvmMrChange.FLAGS_ONLY):
         kvm.enter("kvm_set_memslot")
     kvm.enter("kvm_prepare_memory_region")
-    if new is not None:
+    if new is not None and not kvm.profile.dirty_bitmap_allocated_first:
         if _refused(kvm, update, ladder.bitmap):
             _give_up(kvm, update)
             return

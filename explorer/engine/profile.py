@@ -62,6 +62,7 @@ class KernelProfile:
     hva_checked_for_internal_slots: bool = True
     move_keeps_arch_metadata: bool = False
     prepare_checks_max_gfn: bool = True
+    dirty_bitmap_allocated_first: bool = False
     kvm_is_a_track_notifier: bool = False
     region_hook: Literal["track_flush_slot", "track_remove_region"] = "track_remove_region"
     move_refused_for_external_user: bool = True
@@ -72,6 +73,7 @@ class KernelProfile:
     disallow_lpage_warns: Literal["below zero", "bit 31 flips"] = "bit 31 flips"
     external_lookup_precedes_table: bool = False
     detached_vgpu_untracks_silently: bool = False
+    gpu_page_outside_slots_is_scratch: bool = False
     slot_zap_quirk: bool = True
     quirk_off_zaps_shadow_pages: bool = True
     write_tracked_in_both_spaces: bool = False
@@ -130,6 +132,10 @@ SOURCES: dict[str, Behaviour] = {
         "whether a slot must end within the guest's physical address width",
         "arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region()",
     ),
+    "dirty_bitmap_allocated_first": Behaviour(
+        "whether the dirty bitmap is allocated before the slot is invalidated, so that a lack of memory costs nothing",
+        "virt/kvm/kvm_main.c: __kvm_set_memory_region() before v5.17, kvm_prepare_memory_region() from then on",
+    ),
     "kvm_is_a_track_notifier": Behaviour(
         "whether KVM's own zap is reached through the page-track notifier list",
         '"KVM: x86/mmu: Don\'t rely on page-track mechanism to flush on memslot change" (in v6.6)',
@@ -175,6 +181,11 @@ SOURCES: dict[str, Behaviour] = {
     "detached_vgpu_untracks_silently": Behaviour(
         "whether a detached vGPU that takes a watch away is told 0 instead of ESRCH",
         "drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove()",
+    ),
+    "gpu_page_outside_slots_is_scratch": Behaviour(
+        "what KVMGT shadows for an entry that names a page in no slot: a scratch page, or nothing and it gives up",
+        '"drm/i915/gvt: remove interface intel_gvt_is_valid_gfn" (in v6.6)',
+        "1e557c1cd054",
     ),
     "slot_zap_quirk": Behaviour(
         "whether userspace may ask that a MOVE or DELETE zaps only the slot",
@@ -248,6 +259,7 @@ _BEFORE_THE_SERIES = {
     "disallow_lpage_warns": "below zero",
     "external_lookup_precedes_table": True,
     "detached_vgpu_untracks_silently": True,
+    "gpu_page_outside_slots_is_scratch": True,
     "slot_zap_quirk": False,
     "smm_is_optional": False,
     "valid_quirks": 0x7F,
@@ -292,6 +304,7 @@ PROFILES: dict[str, KernelProfile] = {
                 "hva_checked_for_internal_slots": False,
                 "move_keeps_arch_metadata": True,
                 "prepare_checks_max_gfn": False,
+                "dirty_bitmap_allocated_first": True,
                 "track_arrays": "always",
                 "dirty_ring": False,
                 "valid_quirks": 0,
@@ -306,6 +319,7 @@ PROFILES: dict[str, KernelProfile] = {
             | {
                 "user_mem_slots": 509,
                 "prepare_checks_max_gfn": False,
+                "dirty_bitmap_allocated_first": True,
                 "track_arrays": "always",
                 "dirty_ring": False,
                 "valid_quirks": 0,

@@ -54,6 +54,7 @@ __all__ = [
     "GmemBinding",
     "GmemPart",
     "GuestMemfd",
+    "GvtDma",
     "HostMemory",
     "Kvm",
     "KvmArchMemorySlot",
@@ -65,7 +66,9 @@ __all__ = [
     "LpageLevel",
     "MetadataArray",
     "RmapArrays",
+    "ShadowEntry",
     "ShadowPage",
+    "Spt",
     "Spte",
     "SpteKey",
     "Sptes",
@@ -319,10 +322,36 @@ class LogTracker(NamedTuple):
         return LogTracker(self.attached, self.log.set(len(self.log), note))
 
 
-class Kvmgt(NamedTuple):
-    """A vGPU of KVMGT: what it asked KVM to watch, and what it believes it watches.
+class ShadowEntry(NamedTuple):
+    """One entry that the GPU really uses: where it leads, whatever the guest's own entry says by now."""
 
-    The two tables can disagree: `protect_table` is emptied by region callbacks, `page_track_tree` is not.
+    gfn: Gfn
+    """Guest page that the guest's entry named when it was shadowed."""
+    hva: Hva
+    """Host page that was pinned for it."""
+
+
+class Spt(NamedTuple):
+    """``struct intel_vgpu_ppgtt_spt``: KVMGT's shadow of one guest page table of the GPU."""
+
+    entries: SortedMap[int, ShadowEntry] = SortedMap()
+    """By index; every other entry leads to a scratch page."""
+    post_shadow_bitmap: SortedMap[int, None] = SortedMap()
+    """Entries that were half written and are shadowed when the guest next submits work."""
+
+
+class GvtDma(NamedTuple):
+    """``struct gvt_dma``: a guest page that is pinned for the GPU."""
+
+    hva: Hva
+    ref: int
+    """How many shadow entries lead to it."""
+
+
+class Kvmgt(NamedTuple):
+    """A vGPU of KVMGT: what it asked KVM to watch, what it believes it watches, and what its GPU uses.
+
+    The tables can disagree: `protect_table` is emptied by region callbacks, the others are not.
     """
 
     attached: bool = False
@@ -330,6 +359,10 @@ class Kvmgt(NamedTuple):
     """``ptable``: gfns KVM was asked to intercept and KVMGT has not let go."""
     page_track_tree: SortedMap[Gfn, bool] = SortedMap()
     """``page_track_tree``: shadowed guest table pages with their ``tracked`` flag."""
+    spts: SortedMap[Gfn, Spt] = SortedMap()
+    """Shadow page tables, by the gfn of the guest's table."""
+    gfn_cache: SortedMap[Gfn, GvtDma] = SortedMap()
+    """Pinned pages by gfn. A page that is pinned is not looked up again."""
 
 
 Tracker = LogTracker | Kvmgt

@@ -2,31 +2,36 @@
 
 Two kinds: one that only logs its callbacks (the recordings' stand-in), and one that behaves like KVMGT,
 which keeps two tables that can disagree: the gfns it asked KVM to protect, and the guest table pages it
-shadows, each with a ``tracked`` flag that region callbacks do not touch.
+shadows, each with a ``tracked`` flag that region callbacks do not touch. That one is in `kvmgt` and `gtt`.
 
-Models arch/x86/kvm/mmu/page_track.c: registration and fan-out; drivers/gpu/drm/i915/gvt/kvmgt.c and
-page_track.c: attach, detach, enable, disable and the region callbacks.
-Not modelled: shadow page tables of the GPU, pinned host pages, failsafe mode. Read next: `mmu`.
+Models arch/x86/kvm/mmu/page_track.c: registration and fan-out; drivers/gpu/drm/i915/gvt/kvmgt.c: attach, detach.
+Not modelled: the reference to the VM that a tracker holds. Read next: `mmu`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from explorer.engine.events import TrackerAttached, TrackerDetached, TrackerForgot, TrackerNotified
-from explorer.engine.lookup import gfn_to_memslot
+from explorer.engine.events import TrackerAttached, TrackerDetached, TrackerNotified
+from explorer.engine.gtt import intel_vgpu_flush_post_shadow
+from explorer.engine.kvmgt import (
+    by_tracker,
+    intel_vgpu_enable_page_track,
+    kvmgt_page_track_flush_slot,
+    kvmgt_page_track_remove_region,
+    kvmgt_page_track_write,
+    ppgtt_free_spt,
+    ppgtt_populate_spt_by_guest_entry,
+)
 from explorer.engine.page_track import (
     kvm_enable_external_write_tracking,
     kvm_write_track_add_gfn,
     kvm_write_track_remove_gfn,
-    write_track_remove,
 )
 from explorer.engine.state import Kvmgt, LogTracker, TrackerNote
-from explorer.engine.types import Errno, Gfn
+from explorer.engine.types import Errno
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from explorer.engine.draft import KvmDraft
     from explorer.engine.state import KvmMemorySlot
 
@@ -36,13 +41,11 @@ __all__ = [
     "kvm_page_track_delete_slot",
     "kvm_page_track_write",
     "notify_flush_slot",
+    "read_tracker_log",
+    "submit_workload",
     "track_gfn",
     "untrack_gfn",
 ]
-
-
-def _by(user: int) -> str:
-    return f"tracker {user}"
 
 
 # -- registration ----------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ def detach_tracker(kvm: KvmDraft, user: int) -> Errno | None:
         return None
     if isinstance(known, Kvmgt):
         for gfn in known.page_track_tree:
-            _intel_vgpu_unregister_page_track(kvm, user, gfn)
+            ppgtt_free_spt(kvm, user, gfn)
         kvm.trackers = kvm.trackers.set(user, Kvmgt())
     else:
         kvm.trackers = kvm.trackers.set(user, known._replace(attached=False))
@@ -115,110 +118,40 @@ def detach_tracker(kvm: KvmDraft, user: int) -> Errno | None:
 
 
 def track_gfn(kvm: KvmDraft, user: int, gfn: int) -> Errno | None:
-    """Ask for a page: a logging tracker passes every call on, KVMGT filters through its tables."""
+    """Ask for a page: a logging tracker passes every call on, KVMGT shadows it as a page table of the GPU.
+
+    A table that has a shadow is only asked to be tracked again, as out-of-sync mode would.
+    """
     known = kvm.trackers.get(user)
-    if isinstance(known, Kvmgt):
-        if gfn not in known.page_track_tree:
-            kvm.enter("intel_vgpu_register_page_track")
-            _store(kvm, user, known._replace(page_track_tree=known.page_track_tree.set(Gfn(gfn), False)))
-        return _intel_vgpu_enable_page_track(kvm, user, gfn)
-    return kvm_write_track_add_gfn(kvm, gfn, _by(user))
+    if not isinstance(known, Kvmgt):
+        return kvm_write_track_add_gfn(kvm, gfn, by_tracker(user))
+    if gfn in known.page_track_tree:
+        return intel_vgpu_enable_page_track(kvm, user, gfn)
+    return ppgtt_populate_spt_by_guest_entry(kvm, user, gfn)
 
 
 def untrack_gfn(kvm: KvmDraft, user: int, gfn: int) -> Errno | None:
     """Let a page go: KVMGT frees its shadow of the table and ignores what KVM answers."""
     known = kvm.trackers.get(user)
     if isinstance(known, Kvmgt):
-        _intel_vgpu_unregister_page_track(kvm, user, gfn)
+        ppgtt_free_spt(kvm, user, gfn)
         return None
-    return kvm_write_track_remove_gfn(kvm, gfn, _by(user))
+    return kvm_write_track_remove_gfn(kvm, gfn, by_tracker(user))
 
 
-def _store(kvm: KvmDraft, user: int, tracker: Kvmgt) -> None:
-    kvm.trackers = kvm.trackers.set(user, tracker)
+def read_tracker_log(kvm: KvmDraft, user: int) -> None:
+    """Take the callbacks that a logging tracker was told; others keep no log."""
+    known = kvm.trackers.get(user)
+    if isinstance(known, LogTracker):
+        kvm.trackers = kvm.trackers.set(user, LogTracker(known.attached))
 
 
-def _kvmgt(kvm: KvmDraft, user: int) -> Kvmgt:
-    tracker = kvm.trackers[user]
-    assert isinstance(tracker, Kvmgt), "only KVMGT has a protect table"
-    return tracker
-
-
-def _intel_vgpu_enable_page_track(kvm: KvmDraft, user: int, gfn: int) -> Errno | None:
-    """Track a registered page, unless the ``tracked`` flag says that it is.
-
-    References
-    ----------
-    drivers/gpu/drm/i915/gvt/page_track.c: intel_vgpu_enable_page_track() [all profiles]
-    """
-    kvm.enter("intel_vgpu_enable_page_track")
-    vgpu = _kvmgt(kvm, user)
-    if vgpu.page_track_tree.get(Gfn(gfn)):
-        return None
-    errno = _intel_gvt_page_track_add(kvm, user, gfn)
-    if errno is None:
-        vgpu = _kvmgt(kvm, user)
-        _store(kvm, user, vgpu._replace(page_track_tree=vgpu.page_track_tree.set(Gfn(gfn), True)))
-    return errno
-
-
-def _intel_vgpu_unregister_page_track(kvm: KvmDraft, user: int, gfn: int) -> None:
-    """Forget a page, and untrack it if the flag says that it is tracked.
-
-    References
-    ----------
-    drivers/gpu/drm/i915/gvt/page_track.c: intel_vgpu_unregister_page_track() [all profiles]
-    """
-    kvm.enter("intel_vgpu_unregister_page_track")
-    vgpu = _kvmgt(kvm, user)
-    tracked = vgpu.page_track_tree.get(Gfn(gfn))
-    _store(kvm, user, vgpu._replace(page_track_tree=vgpu.page_track_tree.discard(Gfn(gfn))))
-    if tracked:
-        _intel_gvt_page_track_remove(kvm, user, gfn)
-
-
-def _intel_gvt_page_track_add(kvm: KvmDraft, user: int, gfn: int) -> Errno | None:
-    """Ask KVM for a page once; the table of protected gfns filters repeats.
-
-    References
-    ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_add() [v6_6 to v7_3; in v6_1 the slot is
-    looked up before the table is asked]
-    """
-    kvm.enter("intel_gvt_page_track_add")
-    vgpu = _kvmgt(kvm, user)
-    if not vgpu.attached:
+def submit_workload(kvm: KvmDraft, user: int) -> Errno | None:
+    """Let the guest hand work to its vGPU; a tracker that is none, or is not attached, gets nothing."""
+    known = kvm.trackers.get(user)
+    if not isinstance(known, Kvmgt) or not known.attached:
         return Errno.ESRCH
-    if kvm.profile.external_lookup_precedes_table and gfn_to_memslot(kvm.active(0), gfn) is None:
-        return Errno.EINVAL
-    if gfn in vgpu.protect_table:
-        return None
-    errno = kvm_write_track_add_gfn(kvm, gfn, _by(user))
-    if errno is None:
-        _store(kvm, user, vgpu._replace(protect_table=vgpu.protect_table.set(Gfn(gfn), None)))
-    return errno
-
-
-def _intel_gvt_page_track_remove(kvm: KvmDraft, user: int, gfn: int) -> Errno | None:
-    """Give a page back to KVM if the table of protected gfns has it.
-
-    References
-    ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove() [v6_6 to v7_3; in v6_1 the slot is
-    looked up before the table is asked]
-    """
-    kvm.enter("intel_gvt_page_track_remove")
-    vgpu = _kvmgt(kvm, user)
-    if not vgpu.attached:
-        return None if kvm.profile.detached_vgpu_untracks_silently else Errno.ESRCH
-    if kvm.profile.external_lookup_precedes_table and gfn_to_memslot(kvm.active(0), gfn) is None:
-        return Errno.EINVAL
-    if gfn not in vgpu.protect_table:
-        return None
-    errno = kvm_write_track_remove_gfn(kvm, gfn, _by(user))
-    if errno is None:
-        _store(kvm, user, vgpu._replace(protect_table=vgpu.protect_table.discard(Gfn(gfn))))
-    return errno
+    return intel_vgpu_flush_post_shadow(kvm, user)
 
 
 # -- callbacks -------------------------------------------------------------------------------------
@@ -234,29 +167,19 @@ def kvm_page_track_write(kvm: KvmDraft, gpa: int, nbytes: int, value: int) -> No
     kvm.enter("kvm_page_track_write")
     for user in kvm.track_notifiers:
         _note(kvm, user, TrackerNote("track_write", gpa >> 12, 1, gpa=gpa, nbytes=nbytes, value=value))
+        if isinstance(kvm.trackers.get(user), Kvmgt):
+            kvmgt_page_track_write(kvm, user, gpa, nbytes)
 
 
 def notify_flush_slot(kvm: KvmDraft, user: int, slot: KvmMemorySlot) -> None:
-    """Tell one tracker that a slot is flushed; KVMGT takes its counts and its table entries away.
-
-    References
-    ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: kvmgt_page_track_flush_slot() [pre_edd4, v6_1]
-    """
+    """Tell one tracker that a slot is flushed."""
     _note(kvm, user, TrackerNote("track_flush_slot", slot.base_gfn, slot.npages, slot.id, slot.as_id))
-    tracker = kvm.trackers.get(user)
-    if not isinstance(tracker, Kvmgt):
-        return
-    kvm.enter("kvmgt_page_track_flush_slot")
-    gfns = tuple(_protected_in(tracker, slot.base_gfn, slot.npages))
-    for gfn in gfns:
-        # On the slot that was passed, not on one found by lookup: old and its INVALID copy share counts.
-        write_track_remove(kvm, slot, gfn, _by(user))
-    _forget(kvm, user, gfns)
+    if isinstance(kvm.trackers.get(user), Kvmgt):
+        kvmgt_page_track_flush_slot(kvm, user, slot)
 
 
 def kvm_page_track_delete_slot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
-    """Tell every tracker that a slot is gone for good; KVMGT only forgets, the counts died with the slot.
+    """Tell every tracker that a slot is gone for good.
 
     References
     ----------
@@ -265,27 +188,8 @@ def kvm_page_track_delete_slot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
     kvm.enter("kvm_page_track_delete_slot")
     for user in kvm.track_notifiers:
         _note(kvm, user, TrackerNote("track_remove_region", slot.base_gfn, slot.npages))
-        tracker = kvm.trackers.get(user)
-        if isinstance(tracker, Kvmgt):
-            kvm.enter("kvmgt_page_track_remove_region")
-            _forget(kvm, user, tuple(_protected_in(tracker, slot.base_gfn, slot.npages)))
-
-
-def _protected_in(vgpu: Kvmgt, start: int, npages: int) -> Iterator[Gfn]:
-    for gfn, _ in vgpu.protect_table.items_from(Gfn(start)):
-        if gfn >= start + npages:
-            return
-        yield gfn
-
-
-def _forget(kvm: KvmDraft, user: int, gfns: tuple[Gfn, ...]) -> None:
-    vgpu = _kvmgt(kvm, user)
-    table = vgpu.protect_table
-    for gfn in gfns:
-        table = table.discard(gfn)
-    _store(kvm, user, vgpu._replace(protect_table=table))
-    if gfns:
-        kvm.emit(TrackerForgot, user=user, gfns=gfns)
+        if isinstance(kvm.trackers.get(user), Kvmgt):
+            kvmgt_page_track_remove_region(kvm, user, slot)
 
 
 def _note(kvm: KvmDraft, user: int, note: TrackerNote) -> None:

@@ -28,6 +28,7 @@ from explorer.engine.commands import (
     SetTssAddr,
     SetVcpuMode,
     ShadowTables,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
@@ -35,6 +36,7 @@ from explorer.engine.events import (
     ArrayAllocated,
     DirtyLogCleared,
     DirtyLogRead,
+    GpuEntryShadowed,
     GuestReadServed,
     GuestWriteServed,
     KernelWarned,
@@ -106,6 +108,13 @@ def other_sentences(moment: Moment, command: Command) -> Sentences:
             return _tracked(moment, command)
         case UntrackGfn():
             return _untracked(moment, command)
+        case SubmitWorkload():
+            again = sum(isinstance(event, GpuEntryShadowed) for event in op.step.events)
+            return Sentences(
+                f"The guest hands work to its vGPU. Entries that it had written by halves are read again first: {again}.",
+                "`intel_vgpu_flush_post_shadow()` reads such entries from the guest’s table; KVM is not called.",
+                "intel_vgpu_flush_post_shadow",
+            )
         case GuestWrite():
             return _guest_write(moment, command)
         case GuestRead():
@@ -498,6 +507,21 @@ _ASKED_WRONGLY: dict[tuple[type[Command], Errno], tuple[str, str, str]] = {
         "KVMGT is not attached, so it cannot watch.",
         "the vGPU is not attached",
         "intel_gvt_page_track_add",
+    ),
+    (TrackGfn, Errno.ENXIO): (
+        "An entry of the table names a page that no slot holds, so KVMGT gives the table up.",
+        "the page cannot be pinned through VFIO",
+        "ppgtt_populate_shadow_entry",
+    ),
+    (SubmitWorkload, Errno.ESRCH): (
+        "No vGPU of this number is attached.",
+        "the vGPU is not attached",
+        "intel_vgpu_flush_post_shadow",
+    ),
+    (SubmitWorkload, Errno.ENXIO): (
+        "An entry of the table names a page that no slot holds.",
+        "the page cannot be pinned through VFIO",
+        "ppgtt_populate_shadow_entry",
     ),
     (UntrackGfn, Errno.EINVAL): (*_NO_SLOT_THERE, "kvm_write_track_remove_gfn"),
     (CreateGuestMemfd, Errno.ENOTTY): (

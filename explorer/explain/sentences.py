@@ -29,6 +29,7 @@ from explorer.engine.commands import (
     SetTssAddr,
     SetVcpuMode,
     ShadowTables,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
@@ -445,6 +446,8 @@ def op_words(command: Command) -> tuple[str, str]:
             return ("Track", hex_text(command.gfn))
         case UntrackGfn():
             return ("Untrack", hex_text(command.gfn))
+        case SubmitWorkload():
+            return ("GPU work", f"vGPU {command.user}")
         case ShadowTables():
             return ("Page tables", hex_text(command.gfn))
         case GuestWrite():

@@ -22,6 +22,7 @@ _PTRACK = "arch/x86/kvm/mmu/page_track.c"
 _GMEM = "virt/kvm/guest_memfd.c"
 _KVMGT = "drivers/gpu/drm/i915/gvt/kvmgt.c"
 _GVT = "drivers/gpu/drm/i915/gvt/page_track.c"
+_GTT = "drivers/gpu/drm/i915/gvt/gtt.c"
 
 FUNCTIONS: dict[str, str] = {
     "kvm_vm_ioctl": _MAIN,
@@ -102,6 +103,16 @@ FUNCTIONS: dict[str, str] = {
     "intel_vgpu_register_page_track": _GVT,
     "intel_vgpu_unregister_page_track": _GVT,
     "intel_vgpu_enable_page_track": _GVT,
+    "kvmgt_page_track_write": _KVMGT,
+    "intel_gvt_dma_map_guest_page": _KVMGT,
+    "intel_gvt_dma_unmap_guest_page": _KVMGT,
+    "gtt_get_entry64": _GTT,
+    "ppgtt_populate_spt": _GTT,
+    "ppgtt_populate_shadow_entry": _GTT,
+    "ppgtt_invalidate_spt": _GTT,
+    "ppgtt_write_protection_handler": _GTT,
+    "ppgtt_handle_guest_write_page_table": _GTT,
+    "intel_vgpu_flush_post_shadow": _GTT,
 }
 """File of every kernel function the engine names."""
 
@@ -145,6 +156,8 @@ _OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
             "kvm_faultin_pfn": "try_async_pf",
             "intel_gvt_page_track_add": "kvmgt_page_track_add",
             "intel_gvt_page_track_remove": "kvmgt_page_track_remove",
+            "intel_gvt_dma_map_guest_page": "kvmgt_dma_map_guest_page",
+            "intel_gvt_dma_unmap_guest_page": "kvmgt_dma_unmap_guest_page",
         },
     ),
     (

@@ -9,6 +9,7 @@ from explorer.engine.events import (
     ArrayFreed,
     DirtyLogCleared,
     DirtyLogRead,
+    GpuEntryShadowed,
     GuestWriteServed,
     KernelWarned,
     PageMarkedDirty,
@@ -105,6 +106,10 @@ def _words(event: Event) -> tuple[str, str, str, str] | None:
             return f"tracker {event.user} hears {event.callback}", "", where or f"gfn {hex_text(event.gfn)}", ""
         case TrackerForgot():
             return f"table of tracker {event.user}", "", f"{plural(len(event.gfns), 'page')} dropped", ""
+        case GpuEntryShadowed():
+            leads = "scratch" if event.page is None else f"page {hex_text(event.page)}"
+            what = f"entry {event.index} of the GPU's table {hex_text(event.table)}"
+            return what, "", leads, "ppgtt_handle_guest_write_page_table"
         case GuestWriteServed():
             return f"guest write to {hex_text(event.gpa)}", "", event.outcome, ""
         case PageMarkedDirty():

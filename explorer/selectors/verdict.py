@@ -25,12 +25,14 @@ from explorer.engine.commands import (
     SetTssAddr,
     SetVcpuMode,
     ShadowTables,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
 from explorer.engine.events import (
     DirtyLogCleared,
     DirtyLogRead,
+    GpuEntryShadowed,
     GuestReadServed,
     GuestWriteServed,
     KernelWarned,
@@ -170,6 +172,9 @@ def _what_was_done(op: OpDetail, command: Command) -> tuple[str, str]:
             if down is None:
                 return "No watch was taken back", "KVM held none for this page"
             return "Watch taken back", f"gfn {hex_text(down.gfn)} has count {down.count}"
+        case SubmitWorkload():
+            again = sum(isinstance(event, GpuEntryShadowed) for event in events)
+            return "Work submitted to the vGPU", f"entries shadowed first: {again}"
         case GuestWrite():
             served = next((event for event in events if isinstance(event, GuestWriteServed)), None)
             return _SERVED[served.outcome if served is not None else "retry"]

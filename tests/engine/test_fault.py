@@ -11,8 +11,9 @@ from story import H, story
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import GuestWrite
-from explorer.engine.events import MappingsProtected, PageMapped, PageMarkedDirty
+from explorer.engine.events import GuestReadServed, MappingsProtected, PageMapped, PageMarkedDirty
 from explorer.engine.invariants import violations
+from explorer.engine.lookup import KVM_HVA_ERR_BAD
 from explorer.engine.spte import spte_at
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 
@@ -126,6 +127,20 @@ def test_an_invalid_slot_makes_the_vcpu_try_again_and_maps_nothing():
 
     vm.finish()
     assert (vm.guest_writes(0x103), vm.guest_writes(3)) == ("ram", "mmio")
+
+
+def test_an_entry_serves_the_guest_until_the_zap_although_its_slot_is_invalid():
+    """Kernel-reference 4.5: from the swap on KVM's own lookups fail; the processor asks none."""
+    vm = vm_with_memory(**TDP_MMU)
+    assert vm.guest_writes(3) == "ram"
+    vm.begin_move(0, to_gfn=0x100)
+    vm.run_through("publish")
+
+    vm.do("guest_write gpa=0x3000 value=0x55").do("guest_read gpa=0x3000")
+
+    assert vm.lookup(3) == KVM_HVA_ERR_BAD
+    assert [(e.outcome, e.value) for e in vm.events(GuestReadServed)] == [("ram", 0x55)]
+    assert vm.run_through("zap").guest_writes(3) == "retry"
 
 
 # -- write tracking ---------------------------------------------------------------------------------

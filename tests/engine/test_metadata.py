@@ -1,8 +1,12 @@
 """The arrays behind a slot: kernel-reference sections 11.1, 11.2, 11.6 and 11.7."""
 
+from dataclasses import replace
+
 import pytest
 from story import H, story
 
+from explorer.engine.draft import KvmDraft
+from explorer.engine.events import KernelWarned
 from explorer.engine.invariants import get_invariant
 from explorer.engine.profile import PROFILES
 from explorer.engine.state import DirtyBitmap, RmapArrays
@@ -218,6 +222,19 @@ def test_a_slot_without_memory_for_its_arrays_gives_its_bitmap_back():
     assert (vm.refused_by, vm.kvm.heap_bytes, len(vm.kvm.heap)) == ("array_memory", 0, 0)
 
 
+@pytest.mark.parametrize(("profile", "generations"), [("pre_edd4", 0), ("v5_10", 0), ("v6_1", 4), ("v7_3", 4)])
+def test_a_move_without_memory_for_its_bitmap_costs_two_swaps_from_5_17_on(profile, generations):
+    """Before, __kvm_set_memory_region() allocates the bitmap ahead of kvm_set_memslot()."""
+    vm = story(profile=profile).slot(1, gfn=0x100, npages=1024, hva=H)
+    vm.kvm = vm.kvm._replace(config=replace(vm.kvm.config, host_memory=vm.kvm.heap_bytes))
+    before, slots = vm.generation(), vm.kvm.slots()
+
+    vm.move(1, to_gfn=0x800, flags=KVM_MEM_LOG_DIRTY_PAGES)
+
+    assert (vm.errno_name, vm.refused_by) == ("ENOMEM", "bitmap_memory")
+    assert (vm.generation() - before, vm.kvm.slots()) == (generations, slots)
+
+
 def test_before_edd4_a_create_can_run_out_of_memory_as_well():
     """4.19 calls kvm_arch_create_memslot() for CREATE, and it returns -ENOMEM."""
     vm = story(profile="pre_edd4", host_memory=4096)
@@ -234,3 +251,14 @@ def test_an_index_counts_frames_and_not_pages(level):
     for base in (0, 1, pages - 1, pages, pages + 1):
         for gfn in (base, base + 1, base + pages - 1, base + pages, base + 3 * pages):
             assert gfn_to_index(gfn, base, level) == gfn // pages - base // pages
+
+
+def test_an_array_that_is_freed_twice_is_a_kernel_bug():
+    vm = story().slot(1, gfn=0x100, npages=4)
+    draft = KvmDraft(vm.kvm, record=True)
+
+    draft.free(vm[1], vm[1].arch.rmap, vm[1].arch.rmap)
+
+    assert [(e.function, e.what) for e in draft.events if isinstance(e, KernelWarned)] == [
+        ("kvfree", f"array {vm[1].arch.rmap} of slot 1 was freed before")
+    ]

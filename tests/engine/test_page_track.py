@@ -290,3 +290,27 @@ def test_after_a_count_that_could_not_change_the_counters_no_longer_add_up():
 
     assert [(v.slot, v.gfn, v.expected, v.found) for v in found] == [(1, 0x100, 1, 0)] * 2
     assert [vm.lpage(1, level) for level in (PG_LEVEL_2M, PG_LEVEL_1G)] == [[0], [0]]
+
+
+def test_a_count_in_an_array_that_is_gone_is_a_use_after_free():
+    """What 58a20a9435aa and section 5.6 guard against; no call leads there, so the array is taken away by hand."""
+    vm = story().slot(1, gfn=0x100, npages=4).attach()
+    slot = vm[1]
+    vm.kvm = vm.kvm._replace(heap=vm.kvm.heap.discard(slot.arch.gfn_write_track).discard(slot.arch.lpage_info))
+
+    vm.track(0x100)
+
+    assert [e.function for e in vm.events(KernelWarned)] == [
+        "update_gfn_write_track",
+        "update_gfn_disallow_lpage_count",
+    ]
+
+
+def test_before_edd4_a_count_beyond_the_huge_page_array_is_noticed():
+    """Kernel-reference 2.1, consequence 2, for lpage_info: the last gfn indexes one past the end."""
+    vm = story(profile="pre_edd4").slot(1, gfn=0xC0000, npages=512, hva=H).attach().move(1, to_gfn=0xBFFFF)
+
+    vm.track(0xC01FE)
+
+    assert {e.function for e in vm.events(KernelWarned)} == {"update_gfn_disallow_lpage_count"}
+    assert len(vm.events(KernelWarned)) == 2, "at 2 MiB and at 1 GiB"

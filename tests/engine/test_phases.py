@@ -3,10 +3,13 @@
 Kernel-reference sections 3.3, 4.5 and 4.9; the orders are those of kvm_set_memslot().
 """
 
+from dataclasses import replace
+
 import pytest
 from story import H, Story, story
 
 from explorer.engine.apply import apply, walk
+from explorer.engine.commands import parse_command
 from explorer.engine.events import (
     ArrayAllocated,
     ArrayFreed,
@@ -24,6 +27,7 @@ from explorer.engine.events import (
 )
 from explorer.engine.invariants import violations
 from explorer.engine.lookup import KVM_HVA_ERR_BAD, gfn_to_hva
+from explorer.engine.memslots import TABLES
 from explorer.engine.profile import PROFILES
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 
@@ -337,3 +341,62 @@ def test_an_invalid_slot_is_still_found_by_lookups_that_count():
     assert vm.errno is None
     assert vm.counts(10) == {0xC0000: 1}
     assert vm[10].invalid
+
+
+CALLS = {
+    "create": ("set_region slot=9 gpa=0x100000 size=0x1000 hva=0x7f0000000000", None, []),
+    "delete": ("set_region slot=1 gpa=0 size=0", None, ["INVALID", "old"]),
+    "move": ("set_region slot=1 gpa=0x800000 size=0x4000 hva=0x7f0000000000", None, ["INVALID", "old"]),
+    "flags": ("set_region slot=1 gpa=0 size=0x4000 hva=0x7f0000000000 flags=log", None, ["old"]),
+    "nothing": ("set_region slot=1 gpa=0 size=0x4000 hva=0x7f0000000000", None, []),
+    "refused at once": ("set_region slot=1 gpa=1 size=0x4000 hva=0x7f0000000000", "EINVAL", []),
+    "refused by overlap": ("set_region slot=9 gpa=0x3000 size=0x4000 hva=0x7f0000000000", "EEXIST", []),
+    "refused by the file": (
+        "set_region2 slot=9 gpa=0x100000 size=0x1000 hva=0x7f0000000000 flags=gmem",
+        "EBADF",
+        ["new"],
+    ),
+    "refused after the zap": (
+        "set_region slot=1 gpa=0xffffffff000 size=0x4000 hva=0x7f0000000000",
+        "EINVAL",
+        ["new", "INVALID"],
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_call_returns_and_every_object_that_nobody_needs_is_freed(call):
+    """kvm_set_memslot() and its callers: kfree() of new, invalid and old. Kernel-reference 4.4, 4.7."""
+    line, errno, freed = CALLS[call]
+    vm = story(profile="v7_3", tdp=True, host_phys_bits=44).slot(1, gfn=0, npages=4, hva=H)
+
+    vm.do(line)
+
+    assert vm.errno_name == errno
+    assert [(e.errno.name if e.errno else None) for e in vm.events(CallReturned)] == [errno]
+    assert [e.which for e in vm.events(SlotObjectFreed)] == freed
+
+
+def test_where_the_bitmap_is_allocated_first_a_lack_of_memory_frees_the_new_object():
+    vm = slot_10(profile="v5_10")
+    vm.kvm = vm.kvm._replace(config=replace(vm.kvm.config, host_memory=vm.kvm.heap_bytes))
+
+    vm.set_flags(10, LOG)
+
+    assert (vm.errno_name, [e.which for e in vm.events(SlotObjectFreed)]) == ("ENOMEM", ["new"])
+
+
+def test_a_roll_back_has_no_new_slot_any_more():
+    vm = slot_10().attach().begin_move(10, to_gfn=0xBFFFF).run_through("prepare")
+
+    assert vm.kvm.pending is not None
+    assert vm.kvm.pending.new is None
+
+
+@pytest.mark.parametrize("call", ["create", "delete", "move", "flags", "nothing"])
+def test_a_call_runs_the_phases_of_its_table(call):
+    vm = story(profile="v7_3").slot(1, gfn=0, npages=4, hva=H)
+
+    step, phases = walk(vm.kvm, parse_command(CALLS[call][0]))
+
+    assert tuple(p.phase for p in phases) == TABLES[step.change]

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from story import Story, story
 
+from explorer.engine.apply import BusyError
 from explorer.engine.commands import EnableCap, SetTssAddr
 from explorer.engine.events import KernelWarned, MappingsZapped, ShadowPageZapped
 from explorer.engine.invariants import get_invariant, violations
 from explorer.engine.profile import PROFILES, get_profile
+from explorer.engine.spte import sptes_of_gfn
 from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 QUIRK_OFF = EnableCap(cap=KVM_CAP_DISABLE_QUIRKS2, arg=KVM_X86_QUIRK_SLOT_ZAP_ALL)
@@ -181,3 +183,32 @@ def test_experiment_iii_a_survivor_takes_the_count_of_another_slot_in_silence():
 
     assert vm.counts(2) == {}, "the tracker's count is gone although it never let go"
     assert not [e for e in vm.events(KernelWarned) if e.function == "update_gfn_write_track"]
+
+
+# -- 5.2: accounting a table that is mapped already ------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_last_level_table_is_write_protected_once_when_it_is_shadowed(profile):
+    """Kernel-reference 5.2, step 3: it is not tracked, and the next write to it brings the access back."""
+    vm = story(profile=profile).slot(0, gfn=0, npages=32)
+    assert vm.guest_writes(19) == "ram"
+    assert [spte.writable for _, spte in sptes_of_gfn(vm.kvm, 0, 19)] == [True]
+
+    vm.shadow(16)
+
+    assert [(spte.writable, spte.mmu_writable) for _, spte in sptes_of_gfn(vm.kvm, 0, 19)] == [(False, False)]
+    assert (vm.counts(0), vm.guest_writes(19)) == ({16: 1, 17: 1, 18: 1}, "ram")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_only_the_first_shadow_root_waits_for_the_lock_of_the_arrays(profile):
+    """mmu_first_shadow_root_alloc() takes slots_arch_lock; later ones see shadow_root_allocated and do not."""
+    vm = story(profile=profile).slot(0, gfn=0, npages=32).slot(1, gfn=0x400, npages=4)
+    vm.begin_move(1, to_gfn=0x800).run_through("copy")
+    with pytest.raises(BusyError, match="slots_arch_lock"):
+        vm.shadow(16)
+
+    vm.finish().shadow(16).begin_move(1, to_gfn=0x900).run_through("copy").shadow(20)
+
+    assert vm.kvm.indirect_shadow_pages == 4 + 4
