@@ -9,7 +9,7 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`; under every kernel at once: `verdicts_of`, `kernels_of`. The dashboard: `App`. To read
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`. The dashboard: `App`. To read
 the engine, begin with `explorer.engine`.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         arrays_of,
         because,
         effects_of,
+        gpu_tables_of,
         guards_of,
         hand_off_of,
         kernels_of,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         map_of,
         phases_of,
         play,
+        routes_of,
         slots_of,
         tell,
         verdicts_of,
@@ -52,6 +54,7 @@ __all__ = [
     "arrays_of",
     "because",
     "effects_of",
+    "gpu_tables_of",
     "guards_of",
     "hand_off_of",
     "kernels_of",
@@ -60,6 +63,7 @@ __all__ = [
     "new_vm",
     "phases_of",
     "play",
+    "routes_of",
     "slots_of",
     "tell",
     "verdicts_of",
