@@ -48,6 +48,7 @@ OTHER_KINDS = (
     ("host_touch", "VMM touches its memory"),
     ("detach", "Detach a tracker"),
     ("tracker_log", "Read a tracker’s log"),
+    ("submit_workload", "Guest submits GPU work"),
     ("get_dirty_log", "GET_DIRTY_LOG"),
     ("clear_dirty_log", "CLEAR_DIRTY_LOG"),
     ("enable_cap", "ENABLE_CAP"),

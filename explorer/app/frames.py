@@ -137,7 +137,7 @@ class FrameBuilder:
         )
         panels = self._panels(state, moment, map_view, question=question)
         timeline = timeline_panel(select_timeline(run, moment))
-        rail = select_rail(run, moment)
+        rail = select_rail(run, moment, state.view.page)
         panels["timeline"] = timeline
         panels["rail"] = legend_panel(rail.newcomer, state.about) if question else rail_panel(rail)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))

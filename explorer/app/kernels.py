@@ -192,7 +192,7 @@ def show_cell(state: AppState, profile: str, *, built_in: bool, attached: bool) 
             run=run,
             stop=run.last_stop,
             compose=replace(state.compose, shown=False),
-            view=state.view._replace(focus=None, window=None),
+            view=state.view._replace(focus=None, window=None, page=None),
             question=False,
             earlier=state,
             notice=Notice(

@@ -44,7 +44,7 @@ def show_line(state: AppState, line: OneLine) -> AppState:
     at = _where_it_is(state.run, line)
     if at is not None:
         there = f"The line is operation {at + 1} of {state.title}."
-        seen = state.view._replace(focus=None, window=None)
+        seen = state.view._replace(focus=None, window=None, page=None)
         return with_ghost(
             replace(state, stop=state.run.end_of(at), view=seen, question=False, notice=Notice(there, stays=True))
         )
@@ -77,7 +77,7 @@ def _show_alone(state: AppState, line: OneLine) -> AppState:
         stop=run.last_stop,
         title=_TITLE,
         owners=(),
-        view=state.view._replace(focus=None, window=None),
+        view=state.view._replace(focus=None, window=None, page=None),
         answered=None,
         earlier=state,
         source="",

@@ -50,6 +50,8 @@ class View(NamedTuple):
     focus: SlotKey | None = None
     window: tuple[int, int] | None = None
     """Gfns of the detail if a person chose them."""
+    page: int | None = None
+    """A gfn a person went to, to know what becomes of an access to it."""
     theme: str = "light"
     narrow: bool = False
     plot_width: float = 982
@@ -149,7 +151,7 @@ def load(name: str, *, view: View) -> AppState:
         title=scenario.title,
         owners=tuple(scenario.owners.items()),
         compose=compose,
-        view=view._replace(focus=None, window=None),
+        view=view._replace(focus=None, window=None, page=None),
         question=scenario.id == "first-look",
         source=scenario.id,
         about=scenario.source,
@@ -209,7 +211,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
             run=run,
             stop=run.last_stop,
             compose=compose,
-            view=state.view._replace(focus=None, window=None),  # what the new operations are about
+            view=state.view._replace(focus=None, window=None, page=None),  # what the new operations are about
             question=False,
             earlier=earlier,
             notice=notice,
@@ -317,7 +319,8 @@ def go_to(state: AppState, text: str) -> AppState:
     page = parse_quantity(text) if text.strip().lower().startswith("0x") and ".." not in text else -1
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
-    return redraw(replace(state, view=state.view._replace(focus=focus, window=window), notice=said))
+    asked = place.start if place.end == place.start + 1 else None
+    return redraw(replace(state, view=state.view._replace(focus=focus, window=window, page=asked), notice=said))
 
 
 def _go_to_room(state: AppState, room: Room) -> AppState:
@@ -344,12 +347,12 @@ def _go_to_room(state: AppState, room: Room) -> AppState:
 
 def look_at(state: AppState, key: SlotKey) -> AppState:
     """Bring a slot into focus."""
-    return redraw(replace(state, view=state.view._replace(focus=key, window=None), notice=None))
+    return redraw(replace(state, view=state.view._replace(focus=key, window=None, page=None), notice=None))
 
 
 def fit(state: AppState) -> AppState:
     """Forget the chosen window and focus: show what the operation is about."""
-    return redraw(replace(state, view=state.view._replace(focus=None, window=None), notice=None))
+    return redraw(replace(state, view=state.view._replace(focus=None, window=None, page=None), notice=None))
 
 
 def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> AppState:
@@ -457,7 +460,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             question=False,
             answered=None,
             earlier=state,
-            view=state.view._replace(focus=None, window=None),
+            view=state.view._replace(focus=None, window=None, page=None),
             notice=Notice(
                 f"{log.summary_sentence()} Replayed as on {PROFILES[log.profile.name].title}.",
                 "info",

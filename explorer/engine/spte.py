@@ -94,12 +94,9 @@ def install_spte(kvm: KvmDraft, as_id: int, owner: int, spte: Spte) -> None:
     arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_map(), tdp_mmu_split_huge_page() [v6_1 to v7_3]
     """
     covering = spte_at(kvm, owner, spte.gfn)
-    if covering is not None and covering[1].level > spte.level:
+    if covering is not None and covering[1].level > spte.level and kvm.config.tdp_mmu_enabled:
         key, huge = covering
-        if kvm.config.tdp_mmu_enabled:
-            put_spte(kvm, as_id, key, huge._replace(level=PG_LEVEL_4K))
-        else:
-            _drop(kvm, as_id, key, huge)
+        put_spte(kvm, as_id, key, huge._replace(level=PG_LEVEL_4K))
     for key, old in _direct_in(kvm, owner, spte.gfn, spte.gfn + spte.span):
         _drop(kvm, as_id, key, old)
     put_spte(kvm, as_id, (owner, spte.gfn), spte)

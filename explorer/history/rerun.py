@@ -19,6 +19,7 @@ from explorer.engine.commands import (
     GuestWrite,
     ReadTrackerLog,
     SetMemoryRegion,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
@@ -229,7 +230,7 @@ _LEFT_OUT = Result(None, trouble="left out")
 
 def is_of_a_tracker(command: Command) -> bool:
     """Return whether an operation is one of an external tracker."""
-    return isinstance(command, AttachTracker | DetachTracker | TrackGfn | UntrackGfn | ReadTrackerLog)
+    return isinstance(command, AttachTracker | DetachTracker | TrackGfn | UntrackGfn | ReadTrackerLog | SubmitWorkload)
 
 
 def result_of(kvm: Kvm, command: Command) -> tuple[Kvm, Result]:

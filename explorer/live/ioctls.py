@@ -35,6 +35,7 @@ from explorer.engine.commands import (
     SetTssAddr,
     SetVcpuMode,
     ShadowTables,
+    SubmitWorkload,
     TrackGfn,
     UntrackGfn,
 )
@@ -148,7 +149,7 @@ def ioctl_of(command: Command) -> Ioctl | str:
             return Ioctl("KVM_CREATE_IRQCHIP")
         case CreateVcpu():
             return Ioctl("KVM_CREATE_VCPU", command.id) if command.id < _MOST_VCPUS else _no_fit("id")
-        case AttachTracker() | DetachTracker() | TrackGfn() | UntrackGfn() | ReadTrackerLog():
+        case AttachTracker() | DetachTracker() | TrackGfn() | UntrackGfn() | ReadTrackerLog() | SubmitWorkload():
             return "page trackers are inside the kernel; no ioctl reaches them"
         case GuestWrite() | GuestRead() | ShadowTables():
             return "needs a guest that runs"

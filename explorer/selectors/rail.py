@@ -17,6 +17,7 @@ from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
 from explorer.explain.xray import in_the_way_of, why_nothing_works
+from explorer.selectors.probe import WORDS, select_probes
 from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class RailView(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def select_rail(run: Run, moment: Moment) -> RailView:
-    """Return the rail at a moment of a run."""
+def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
+    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about."""
     words = sentences_of(moment)
     return RailView(
         *verdict_of(moment),
@@ -83,7 +84,7 @@ def select_rail(run: Run, moment: Moment) -> RailView:
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
         words.newcomer + _first_change(moment),
-        tuple(_sections(run, moment)),
+        (*_sections(run, moment), *_if_touched(moment, page)),
     )
 
 
@@ -108,6 +109,15 @@ def _sections(run: Run, moment: Moment) -> list[Section]:
         return _refused_sections(run, moment)
     found = [_beliefs(moment), _chain(run, moment), _rests_on(moment)]
     return [section for section in found if section is not None]
+
+
+def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
+    """Say what a guest access would meet now; each is run on a copy."""
+    rows = tuple(
+        (RailCell(hex_text(probe.gfn)), RailCell(WORDS[probe.read]), RailCell(WORDS[probe.write]))
+        for probe in select_probes(moment, page)
+    )
+    return (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows),) if rows else ()
 
 
 def _trackers(moment: Moment) -> Section | None:

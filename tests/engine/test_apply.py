@@ -180,3 +180,15 @@ def test_an_unknown_profile_names_the_known_ones():
 def test_a_processor_has_32_to_52_address_bits(bits):
     with pytest.raises(ExplorerError, match="expected 32 to 52"):
         VmConfig(host_phys_bits=bits)
+
+
+@pytest.mark.parametrize("profile", ["v6_12", "v6_18", "v7_3"])
+def test_arrays_that_come_before_the_copy_is_made_are_in_the_copy_and_are_freed_once(profile):
+    """Between the checks and kvm_set_memslot() nobody holds slots_arch_lock; the call has a pointer to the object."""
+    vm = story(profile=profile, tdp=True).slot(1, gfn=0x100, npages=4)
+
+    vm.begin(vm.deletion(1)).run_through("check").attach().run_through("copy")
+    assert vm.kvm.pending.invalid.arch.gfn_write_track is not None
+    vm.finish()
+
+    assert (vm.errno, len(vm.kvm.heap), vm.kvm.heap_bytes) == (None, 0, 0)

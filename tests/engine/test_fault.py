@@ -350,3 +350,40 @@ def test_a_dead_vm_runs_no_guest():
     assert vm.do("guest_write gpa=0x3000").errno_name == "EIO"
     assert vm.do("guest_read gpa=0x3000").errno_name == "EIO"
     assert len(vm.kvm.sptes.entries) == 0
+
+
+@pytest.mark.parametrize(("machine", "left"), [(TDP_MMU, "ram"), (OLDER_MMU, None)])
+def test_a_small_mapping_under_a_huge_one_splits_it_or_drops_it(machine, left):
+    """tdp_mmu_split_huge_page() keeps the other pages mapped; drop_large_spte() does not."""
+    vm = vm_with_memory(512, **machine)
+    assert vm.guest_writes(3) == "ram"
+    assert spte_at(vm.kvm, 0, 100)[1].level == 2
+
+    vm.attach().track(3).guest_writes(4)
+
+    assert spte_at(vm.kvm, 0, 4)[1].level == 1
+    assert (spte_at(vm.kvm, 0, 400) is not None) is (left is not None)
+
+
+def test_with_initially_set_a_clear_splits_what_switching_on_left_huge():
+    """Kernel-reference 7.3, step 7: huge mappings were spared when the log began with every page set."""
+    vm = vm_with_memory(512, **TDP_MMU).do("enable_cap cap=MANUAL_DIRTY_LOG_PROTECT2 arg=3")
+    assert vm.guest_writes(3) == "ram"
+    vm.set_flags(0, LOG)
+    assert spte_at(vm.kvm, 0, 3)[1].level == 2
+
+    vm.do("clear_dirty_log slot=0 first=64 num=64")
+
+    assert {spte_at(vm.kvm, 0, gfn)[1].level for gfn in (63, 64, 127, 128)} == {1}
+    assert [spte_at(vm.kvm, 0, gfn)[1].writable for gfn in (63, 64, 127, 128)] == [True, False, False, True]
+
+
+def test_in_a_huge_mapping_that_was_split_each_page_is_written_for_itself():
+    vm = vm_with_memory(512, **TDP_MMU)
+    assert vm.guest_writes(3) == "ram"
+    vm.set_flags(0, LOG)
+
+    assert vm.guest_writes(100) == "ram"
+
+    assert [spte_at(vm.kvm, 0, gfn)[1].writable for gfn in (99, 100, 101)] == [False, True, False]
+    assert vm.dirty(0) == [100]

@@ -105,6 +105,7 @@ def test_half_an_entry_is_scratch_until_the_guest_submits_work(profile):
 
     writes_entry(vm, TABLE, entry(OTHER), nbytes=4)
     assert (vm.gpu_uses(TABLE, INDEX), list(vm.vgpu().spts[TABLE].post_shadow_bitmap)) == (None, [INDEX])
+    assert dict(vm.vgpu().gfn_cache.items()) == {}
     writes_entry(vm, TABLE, 0, nbytes=4, half=1)
     vm.do("submit_workload")
 

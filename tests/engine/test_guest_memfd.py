@@ -292,6 +292,7 @@ def test_the_copy_that_hides_a_slot_has_no_file():
 def test_a_closed_file_leaves_its_slots_with_nothing_behind_them(profile):
     """The number comes again, so the file that had it was closed: kvm_gmem_release()."""
     vm = with_file(profile).do(on_file()).do(f"create_guest_memfd fd=3 size={2 * MIB}")
+    assert [(e.slot, e.fd, e.npages) for e in vm.events(GuestMemfdUnbound)] == [(1, 3, 0x10)]
     assert vm.kvm.slot(1).gmem is None
     assert [space.inactive.id_hash[1].gmem for space in vm.kvm.memslots[:1]] == [None]
     assert vm.do(on_file(2, gpa=0, offset=0)).errno is None

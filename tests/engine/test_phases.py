@@ -400,3 +400,12 @@ def test_a_call_runs_the_phases_of_its_table(call):
     step, phases = walk(vm.kvm, parse_command(CALLS[call][0]))
 
     assert tuple(p.phase for p in phases) == TABLES[step.change]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_delete_frees_the_bitmap_with_the_arrays(profile):
+    vm = slot_10(profile=profile).set_flags(10, LOG)
+
+    vm.delete(10)
+
+    assert (len(vm.kvm.heap), vm.kvm.heap_bytes) == (0, 0)

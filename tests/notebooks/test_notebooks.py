@@ -23,7 +23,7 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def test_the_chapters_are_here() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= {"00_tour", "90_dashboard"}
+    assert {path.stem for path in NOTEBOOKS} >= {"00_tour", "10_memslots", "20_page_tracking", "90_dashboard"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)

@@ -216,3 +216,16 @@ def test_where_nothing_works_the_rail_says_why():
     view = rail("v6_12", SLOT, "track gfn=0xd0003", "set_region slot=11 gpa=0 size=0x1000", tdp=True)
 
     assert section(view, "What would work").text.endswith("KVM marked it dead, and only a new VM helps.")
+
+
+def test_the_rail_says_what_a_guest_access_would_meet_and_answers_for_a_page_that_is_asked_for():
+    run = run_of("v6_12", SLOT, MOVE, tdp=False)
+    hidden = next(at for at, cell in enumerate(run.detail(1).cells) if cell.word == "zap")
+    moment = moment_at(run, Stop(1, hidden))
+
+    def rows(page=None):
+        sections = {section.title: section for section in select_rail(run, moment, page).sections}
+        return [tuple(cell.text for cell in row) for row in sections["If the guest touched it now"].rows]
+
+    assert rows() == [("0xd0000", "tries again", "tries again"), ("0xd0200", "MMIO exit", "MMIO exit")]
+    assert rows(0xD0300) == [("0xd0300", "MMIO exit", "MMIO exit")]
