@@ -9,8 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`. The dashboard: `App`. To read
-the engine, begin with `explorer.engine`.
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`.
+The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
 from importlib import import_module

@@ -22,6 +22,7 @@ __all__ = ["kvmgt_panel"]
 
 _PITCH, _GUTTER, _HEAD = 60, 150, 9
 """Units of the drawing: height of a row, width between two columns, length of an arrow's head."""
+_MIDDLE = 0.5
 _HOST_SHARE = 0.62
 """Least height of a host page as a share of a row's."""
 
@@ -42,7 +43,6 @@ def kvmgt_panel(view: KvmgtView) -> Node:
         el("p", *rich(view.because), cls="finding"),
         el("div", _places(view.places), _keepers(view.keepers), cls="kvmgt-top"),
         el("div", _heads(view), _entries(view), cls="gpu-view", vars={"--n": str(_height(view))}),
-        el("p", view.hidden, cls="hint") if view.hidden else None,
         _chains(view.chains, view.writes),
         cls="kvmgt",
     )
@@ -95,7 +95,7 @@ def _places(places: tuple[Place, ...]) -> Node:
                     "div",
                     el("span", place.label),
                     el("i", cls="page"),
-                    cls=f"room is-{place.style}",
+                    cls=f"room is-{place.style}" + (" is-early" if place.at < _MIDDLE else ""),
                     vars={"--at": f"{100 * place.at:.2f}%"},
                 ),
                 el("div", el("code", place.first), el("code", place.end), cls="ends"),
@@ -128,7 +128,7 @@ def _keepers(keepers: tuple[Keeper, ...]) -> Node:
 
 def _heads(view: KvmgtView) -> Node:
     heads = (
-        ("What the guest wrote", view.table_now),
+        ("What the guest wrote", "; ".join(filter(None, (view.table_now, view.hidden)))),
         ("Host pages", view.base),
         ("What the GPU uses", view.table_then),
     )
