@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench lint format mutants shots fidelity lock clean python environment test-environment
+.PHONY: help run lab test bench mutants fuzz lint format shots fidelity lock clean python environment test-environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
@@ -22,6 +22,10 @@ test: test-environment lint
 
 bench: test-environment
 	@$(BIN)/python tests/bench/run.py
+
+# Damaged logs and recordings, ten minutes of them; `make fuzz SECONDS=60` for less.
+fuzz: test-environment
+	@$(BIN)/python tests/fuzz.py $(SECONDS)
 
 lint: test-environment
 	@$(BIN)/ruff check --output-format concise

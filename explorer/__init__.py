@@ -9,7 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`.
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`. The
+guided story as text: `guide`.
 The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         effects_of,
         gpu_tables_of,
         guards_of,
+        guide,
         hand_off_of,
         kernels_of,
         ledger_of_move,
@@ -56,6 +58,7 @@ __all__ = [
     "effects_of",
     "gpu_tables_of",
     "guards_of",
+    "guide",
     "hand_off_of",
     "kernels_of",
     "ledger_of_move",

@@ -37,10 +37,11 @@ from explorer.figures.panels import (
     rail_panel,
     slot_table_panel,
 )
+from explorer.figures.story import guide_panel
 from explorer.figures.theme import stylesheet, theme_named
 from explorer.history import Run, Stop
 from explorer.history.moment import moment_at
-from explorer.scenarios import load_scenario
+from explorer.scenarios import guided, load_scenario
 from explorer.scenarios.runner import run_of
 from explorer.selectors.arrays import select_arrays
 from explorer.selectors.compare import select_compare
@@ -68,6 +69,7 @@ __all__ = [
     "effects_of",
     "gpu_tables_of",
     "guards_of",
+    "guide",
     "hand_off_of",
     "kernels_of",
     "ledger_of_move",
@@ -158,6 +160,11 @@ def tell(story: str, *, profile: str = "") -> Run:
     if scenario.next is not None:
         run = run.then(scenario.next)
     return run.on(profile, scenario.config) if profile else run
+
+
+def guide() -> Panel:
+    """Return the guided story as text: what each beat asks you to look for, what it teaches, and its address."""
+    return Panel(guide_panel(tuple((beat.title, beat.look, beat.teaches, f"?story={beat.id}") for beat in guided())))
 
 
 def _moment(run: Run, at: str) -> Moment:

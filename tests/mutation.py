@@ -58,7 +58,7 @@ OWN = {
     "kvmgt": ("test_kvmgt.py", "test_gtt.py"),
     "gtt": ("test_gtt.py",),
     "dirty_log": ("test_dirty_log.py", "test_fault.py", "test_selftests.py"),
-    "metadata": ("test_metadata.py",),
+    "metadata": ("test_metadata.py", "test_phases.py", "test_guest_memfd.py"),
     "guest_memfd": ("test_guest_memfd.py",),
     "spte": ("test_fault.py", "test_paging.py", "test_selftests.py"),
     "fault": ("test_fault.py", "test_paging.py"),

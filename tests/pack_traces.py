@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 ASSETS = Path(__file__).parent.parent / "assets" / "traces"
-LOGS = ("qemu-trace.log*", "dst-qemu-trace.log*", "strace.log*", "dst-strace.log*", "strace.[0-9]*")
+LOGS = (
+    *("qemu-trace.log*", "dst-qemu-trace.log*", "strace.log*", "dst-strace.log*", "strace.[0-9]*"),
+    *("ftrace.log*", "perf-*.log*"),
+)
 TRUTHS = ("truth-*.json", "dst-truth-*.json", "mtree-*.txt", "dst-mtree-*.txt")
+OF_EVENTS = ("ftrace.log", "perf-")
+"""Logs that do not name the errnos, or not the arguments: what the VMM says of itself is packed with them."""
 
 
 def pack(originals: Path, assets: Path) -> int:
@@ -24,6 +29,8 @@ def pack(originals: Path, assets: Path) -> int:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         truths = [path for pattern in TRUTHS for path in scenario.glob(pattern)]
+        if any(path.name.startswith(OF_EVENTS) for path in logs):
+            truths += scenario.glob("truth.jsonl*")
         for path in sorted({*logs, *truths, scenario / f"{scenario.name}.json"}):
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             packed = gzip.compress(content, compresslevel=9, mtime=0)

@@ -43,7 +43,7 @@ KVMGT = (*WATCHED, "attach kind=kvmgt", "track gfn=0xd0010", "track gfn=0xd0003"
 """And KVMGT watches two pages, one of them the same."""
 LOGGER = (*WATCHED, "attach kind=log", "track gfn=0xd0010", "track gfn=0xd0003")
 ALL_PROFILES = tuple(PROFILES)
-REFUSES_A_MOVE = ("v6_6", "v6_12", "v6_18", "v7_3")
+REFUSES_A_MOVE = ("v6_6", "v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
 """Profiles in which a MOVE with an external tracker is refused: kernel-reference 4.6."""
 
 

@@ -13,6 +13,7 @@ from explorer import (
     effects_of,
     gpu_tables_of,
     guards_of,
+    guide,
     hand_off_of,
     kernels_of,
     ledger_of_move,
@@ -27,7 +28,7 @@ from explorer import (
 from explorer.engine.commands import CommandError
 from explorer.engine.types import ExplorerError
 from explorer.figures.dom import el, to_html, to_text
-from explorer.scenarios import scenario_names
+from explorer.scenarios import guided, scenario_names
 from explorer.show import Panel, PlaceError, arrays_of
 
 MOVE = """
@@ -107,6 +108,15 @@ def test_a_story_is_told_by_every_kernel_at_once() -> None:
     assert "From 6.1 to 6.12: 1 result changes" in text
     with pytest.raises(ExplorerError, match=r"no kernel profile is called '6\.1'"):
         kernels_of(tell("first-look"), compare=("6.1", "v6_12"))
+
+
+def test_the_guided_story_can_be_read_as_text() -> None:
+    text = str(guide())
+
+    for beat in guided():
+        assert beat.look in text
+        assert beat.teaches in text
+        assert f"?story={beat.id}\n" in f"{text}\n"
 
 
 def test_a_map_is_a_plotly_figure_and_a_window_changes_it() -> None:

@@ -18,15 +18,22 @@ from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
 from explorer.app.late_tabs import LateTab, choose_table
+from explorer.app.marks import TimelineMarks, go_to_first
+from explorer.app.naming import holds_tree, name_layout
+from explorer.app.notes import in_address, of_address
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
+from explorer.explain.origins import chain_of, name_of, value_named, values_at
 from explorer.explain.words import size_text
+from explorer.figures.claims import claims_panel
+from explorer.figures.dom import el
+from explorer.figures.origins import why_panel
 from explorer.history import Run, Stop
-from explorer.history.moment import SlotKey
+from explorer.history.moment import SlotKey, moment_at
 from explorer.trace import ImportedLog, import_log
 
 if TYPE_CHECKING:
@@ -47,6 +54,10 @@ _KERNELS_AFTER = 0.03
 """Seconds after which the Kernels tab follows: the pictures of a step come first."""
 _TELL_EVERY = 0.5
 """Seconds between two looks at what the Kernels tab has so far."""
+_CHECKS_AFTER = 0.2
+"""Seconds of rest after which invariants are evaluated along the run."""
+_CHECKS_PAUSE = 0.01
+"""Between two turns of that work."""
 _MOST_WANTED = 24
 """Stops a page may ask for in one message."""
 
@@ -75,6 +86,8 @@ class App:
         self._kernels_turn = 0
         """Goes up when the tab has something else to show, so that older work ends."""
         self._late = LateTab()
+        self._marks = TimelineMarks()
+        self._marks_turn = 0
         self._performed: tuple[Run, Performed] | None = None
         """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
@@ -107,6 +120,7 @@ class App:
         else:
             self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
         self._show_kernels()
+        self._show_marks()
 
     def _send_plan(self, mode: str = "jump") -> None:
         """Tell the page that pictures changed: how many stops there are, and the first of them."""
@@ -131,14 +145,19 @@ class App:
         state = self.state
         notice = state.notice
         return {
-            "notice": notice and {"text": notice.text, "kind": notice.kind, "detail": list(notice.detail)},
+            "notice": notice and notice._asdict(),
             "preflight": preflight_panel(state),
-            "link": actions.to_link(state),
+            "link": self._address(),
+            "marks": self._marks.message(state),
             "question": state.question,
             "earlier": state.earlier is not None,
             "formats": formats(),
             "device": self._badge(),
         }
+
+    def _address(self) -> dict[str, str]:
+        link = actions.to_link(self.state)
+        return link | in_address(self.state.notes) if link or self.state.question else link
 
     def _badge(self) -> list[str] | None:
         """Return what the badge of the device says; nothing once another run is shown."""
@@ -164,15 +183,37 @@ class App:
                 self._follow(Stop(int(message["op"]), int(message["cell"])))
             case "upload":
                 self._take(message, bytes(buffers[0]) if buffers else b"")
+            case "key":
+                self._key(str(message.get("key")))
+            case "why":
+                self._why(Stop(int(message["op"]), int(message["cell"])), message)
+            case "thread":
+                self.stage.say({"t": "thread", "panel": claims_panel()})
+            case "tab":
+                self._open_tab(str(message.get("name")))
+            case "perform":
+                self._perform(self.state.run)
+            case "export":
+                self._export(str(message.get("format")))
+            case _:
+                self._act(message)
+
+    def _act(self, message: dict[str, Any]) -> None:
+        """Do what a message of the page asks for as one action on the state."""
+        match message.get("t"):
             case "apply":
                 self._change(actions.apply_composed)
             case "answer":
                 self._change(actions.answer, int(message["n"]))
-            case "key":
-                self._key(str(message.get("key")))
             case "slot":
                 as_id, _, slot_id = str(message["key"]).partition(":")
                 self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+            case "claim":
+                self._change(actions.show_claim, str(message["key"]))
+            case "beat":
+                self._change(actions.turn, int(message["by"]))
+            case "story":
+                self._change(actions.tell, str(message["key"]))
             case "fit":
                 self._change(actions.fit)
             case "zoom":
@@ -181,20 +222,18 @@ class App:
             case "pan":
                 first, end = (int(gfn) for gfn in message["shown"])
                 self._change(actions.pan, int(message["by"]), (first, end))
-            case "tab":
-                self._open_tab(str(message.get("name")))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "gpu":
                 self._change(choose_table, str(message["key"]))
+            case "note":
+                self._change(actions.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
+            case "first":
+                self._go_to_first()
             case "dismiss":
                 self._change(actions.dismiss)
             case "earlier":
                 self._change(actions.restore_earlier)
-            case "perform":
-                self._perform(self.state.run)
-            case "export":
-                self._export(str(message.get("format")))
 
     def _hello(self, message: dict[str, Any]) -> None:
         """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
@@ -203,11 +242,23 @@ class App:
         self._late.open("")
         parameters = message.get("link")
         if isinstance(parameters, dict) and parameters and not message.get("again"):
-            self.state = actions.from_link(self.state, {str(k): str(v) for k, v in parameters.items()})
+            words = {str(k): str(v) for k, v in parameters.items()}
+            self.state = actions.from_link(self.state, words)
+            self._take_notes(words)
         self.state = _fitted(self.state, message)
         self._controls.show(self.state)
         self._builder.use(self.state)
         self._send_plan()
+        self._show_marks()
+
+    def _take_notes(self, parameters: dict[str, str]) -> None:
+        """Take the notes of an address; an address that was refused as a whole has none."""
+        said = self.state.notice
+        if said is None or said.kind != "error":
+            try:
+                self.state = of_address(self.state, parameters)
+            except ExplorerError as error:
+                self.state = actions.tell_error(self.state, str(error))
 
     def _fit(self, message: dict[str, Any]) -> None:
         fitted = _fitted(self.state, message)
@@ -249,6 +300,19 @@ class App:
         except RuntimeError:  # no loop: in a test, or a terminal
             self._look_ahead(revision)
 
+    def _why(self, stop: Stop, message: dict[str, Any]) -> None:
+        """Answer why a value is what it is at a stop."""
+        state = self.state
+        run = state.run_ahead() if stop.op >= len(state.run) else state.run
+        moment = moment_at(run, stop, focus=state.view.focus)
+        value = value_named(moment, str(message.get("key", "")))
+        if value is None:
+            self.stage.say({"t": "why", "panel": el("p", "No operation has made a value yet.")})
+            return
+        others = tuple((other.key, name_of(other, moment)) for other in values_at(moment))
+        panel = why_panel(chain_of(run, moment, value), others, whole=bool(message.get("all")))
+        self.stage.say({"t": "why", "panel": panel})
+
     def _known(self, stop: Stop) -> Stop:
         ahead = self.state.run_ahead() if stop.op >= len(self.state.run) else self.state.run
         return ahead.clamp(stop)
@@ -268,6 +332,41 @@ class App:
                 self._change(actions.set_profile, names[(at + 1) % len(names)])
             case "i":
                 self._change(kernels.flip_test)
+            case "u":
+                self._change(actions.undo_view)
+
+    # -- marks of the timeline -------------------------------------------------------------------
+
+    def _go_to_first(self) -> None:
+        self._change(go_to_first, self._marks)
+        if self._marks.checks.first is not None:
+            self.stage.say({"t": "go", "at": list(self.state.stop)})
+
+    def _show_marks(self) -> None:
+        """Evaluate invariants once the page rests; who steps on is not held up."""
+        self._marks_turn += 1
+        try:
+            asyncio.get_running_loop().call_later(_CHECKS_AFTER, self._work_on_marks, self._marks_turn)
+        except RuntimeError:
+            return  # no loop, and so no page that rests: in a test, or a terminal
+
+    def _work_on_marks(self, turn: int) -> None:
+        if turn != self._marks_turn:
+            return
+        try:
+            self._marks.use(self.state)
+            more = self._marks.work()
+            self._say_marks()
+        except Exception:  # noqa: BLE001 - a person loses marks, not the page; the log says why
+            _log.exception("the invariants could not be evaluated")
+            return
+        if more:
+            self._later(_CHECKS_PAUSE, self._work_on_marks, turn)
+
+    def _say_marks(self) -> None:
+        fresh = self._marks.fresh(self.state)
+        if fresh is not None:
+            self.stage.say({"t": "marks", "marks": fresh})
 
     # -- the Kernels tab -------------------------------------------------------------------------
 
@@ -345,7 +444,10 @@ class App:
         self._import(data, name)
 
     def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile; one failing line at once."""
+        """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
+        if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
+            self._change(name_layout, data, name, UPLOAD_LIMIT)
+            return
         line = failing_line(data)
         if line is not None:
             self._change(show_line, line)

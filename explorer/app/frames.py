@@ -25,10 +25,12 @@ from explorer.figures.panels import (
     slot_table_panel,
     timeline_panel,
 )
-from explorer.figures.story import answer_caption, legend_panel, question_panel
+from explorer.figures.story import answer_caption, beat_panel, legend_panel, look_line, question_panel
+from explorer.figures.terms import glossary_panel, with_terms
 from explorer.figures.theme import theme_named
 from explorer.history.moment import moment_at
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.beats import select_beat
 from explorer.selectors.effects import select_effects
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
@@ -40,6 +42,7 @@ from explorer.selectors.timeline import select_timeline
 
 if TYPE_CHECKING:
     from explorer.app.state import AppState, View
+    from explorer.engine.profile import KernelProfile
     from explorer.history import Stop
     from explorer.history.moment import Moment, SlotKey
     from explorer.selectors.gpa_map import GpaMapView
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "FrameBuilder"]
 
 
+_WITH_TERMS = ("fields", "guards", "table")
+"""Panels in which words of the glossary are marked."""
 _SMALL_PLOT = 800
 """Width of the map, in pixels, below which the page is a notebook's cell."""
 
@@ -63,7 +68,7 @@ class Frame(NamedTuple):
     speech: str
     """One sentence for a screen reader."""
     stops_play: bool
-    """Whether play pauses here: a refusal or a violation."""
+    """Whether play pauses here: a refusal. Where an invariant breaks, the marks say."""
 
 
 class _KeptTable(NamedTuple):
@@ -83,6 +88,7 @@ class FrameBuilder:
         self._frames: dict[Stop, Frame] = {}
         self._pieces: dict[str, str] = {}
         self._kept_table: _KeptTable | None = None
+        self._glossaries: dict[str, str] = {}
         self.sent: set[str] = set()
 
     def use(self, state: AppState) -> None:
@@ -130,21 +136,31 @@ class FrameBuilder:
             moment,
             width=state.view.plot_width,
             scale=state.view.scale,
-            owners=state.owner_names,
+            owners=state.owner_names(moment.kvm),
             window=state.view.window,
             host_lane=not state.view.narrow,
             newcomer=question,
         )
         panels = self._panels(state, moment, map_view, question=question)
         timeline = timeline_panel(select_timeline(run, moment))
-        rail = select_rail(run, moment, state.view.page)
+        # Broken properties are told by `explorer.app.marks`, with the operation that broke them.
+        rail = select_rail(run, moment, state.view.page, properties=False)
         panels["timeline"] = timeline
-        panels["rail"] = legend_panel(rail.newcomer, state.about) if question else rail_panel(rail)
+        profile = moment.kvm.profile
+        panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
+        beat = select_beat(state.source, profile)
+        if beat is not None and not question:
+            panels["rail"] = el("div", beat_panel(beat), panels["rail"])
+            if stop == state.opened_at and not beat.other_kernel:
+                panels["because"] = look_line(beat)
         asked = state.answered is not None and state.answered.op == moment.stop.op
         caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
         panels["head"] = _head(map_view, _opening_sentence(moment) if question else caption)
+        for name in _WITH_TERMS:
+            panels[name] = with_terms(panels[name], profile)
         names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
+        names["words"] = self._words(profile)
         cells = len(moment.op.cells) if moment.op is not None else 1
         refused = moment.op is not None and moment.op.cells[moment.stop.cell].refused
         return Frame(f"{moment.stop.op}:{moment.stop.cell}", names, cells, f"{rail.verdict}. {rail.newcomer}", refused)
@@ -181,9 +197,15 @@ class FrameBuilder:
         shows = (*active, kvm.heap, kvm.active_mmu_pages, kvm.trackers)
         kept = self._kept_table
         if kept is None or kept.focus != focus or any(a is not b for a, b in zip(kept.shows, shows, strict=True)):
-            panel = slot_table_panel(select_slot_table(moment, state.owner_names))
+            panel = slot_table_panel(select_slot_table(moment, state.owner_names(moment.kvm)))
             kept = self._kept_table = _KeptTable(shows, focus, panel)
         return kept.panel
+
+    def _words(self, profile: KernelProfile) -> str:
+        """Return the digest of the glossary, which is the same at every stop on a kernel."""
+        if profile.name not in self._glossaries:
+            self._glossaries[profile.name] = self._piece(glossary_panel(profile))
+        return self._glossaries[profile.name]
 
     def _piece(self, panel: Any) -> str:
         text = json.dumps(panel, separators=(",", ":"), ensure_ascii=False)

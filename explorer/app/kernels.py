@@ -195,6 +195,7 @@ def show_cell(state: AppState, profile: str, *, built_in: bool, attached: bool) 
             view=state.view._replace(focus=None, window=None, page=None),
             question=False,
             earlier=state,
+            notes=(),
             notice=Notice(
                 f"A branch on {PROFILES[profile].title}, external tracking {build}: {what}.{aside}",
                 stays=True,

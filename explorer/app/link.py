@@ -1,8 +1,8 @@
 """A state as an address: machine, operations and place, packed small enough to paste.
 
-``v`` is the version of the form, ``at`` the place as the timeline numbers it. Operations are the project's
-one-line commands, deflated and written in URL-safe base64. An address that cannot be read is refused with a
-sentence, never half applied.
+A story of the library is ``story``, its name, and ``at``, the place as the timeline numbers it. Any other run is
+packed: ``v`` is the version of the form, and operations are the project's one-line commands, deflated and written
+in URL-safe base64. An address that cannot be read is refused with a sentence, never half applied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from explorer.engine.types import ExplorerError
 from explorer.history import Stop
 from explorer.history.machine import Machine
 
-__all__ = ["Link", "LinkError", "pack", "unpack"]
+__all__ = ["Link", "LinkError", "StoryLink", "pack", "pack_story", "place_of", "unpack", "unpack_story"]
 
 VERSION = "1"
 _LONGEST = 200_000
@@ -39,9 +39,40 @@ class Link(NamedTuple):
     title: str
 
 
-def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str, source: str) -> dict[str, str]:
-    """Return the parameters of an address; empty for the state a plain address opens with."""
-    if source or len(commands) > _LONG_RUN:
+class StoryLink(NamedTuple):
+    """A story of the library and a place in it."""
+
+    name: str
+    stop: Stop | None
+    """None where the story opens."""
+
+
+def pack_story(name: str, stop: Stop) -> dict[str, str]:
+    """Return the parameters of an address of a story; ``at`` is the place."""
+    return {"story": name, "at": _place(stop)}
+
+
+def unpack_story(parameters: dict[str, str]) -> StoryLink | None:
+    """Return the story an address names; None if it names none.
+
+    Raises
+    ------
+    LinkError
+        If ``at`` is no place.
+    """
+    name = parameters.get("story")
+    if name is None or "v" in parameters:
+        return None
+    return StoryLink(name[:80], place_of(parameters["at"]) if "at" in parameters else None)
+
+
+def _place(stop: Stop) -> str:
+    return f"{stop.op + 1}.{stop.cell + 1}"
+
+
+def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str) -> dict[str, str]:
+    """Return the parameters of an address; empty for a run too long for one."""
+    if len(commands) > _LONG_RUN:
         return {}
     config = machine.config
     switches = "".join(
@@ -61,7 +92,7 @@ def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str,
         "k": machine.profile,
         "c": f"{switches}{config.host_phys_bits}",
         "o": packed,
-        "at": f"{stop.op + 1}.{stop.cell + 1}",
+        "at": _place(stop),
         "n": title,
     }
 
@@ -84,7 +115,7 @@ def unpack(parameters: dict[str, str]) -> Link | None:
     return Link(
         _machine(profile, parameters.get("c", "")),
         _commands(parameters.get("o", "")),
-        _stop(parameters.get("at", "")),
+        place_of(parameters.get("at", "")),
         parameters.get("n", "")[:80],
     )
 
@@ -117,7 +148,14 @@ def _commands(packed: str) -> tuple[str, ...]:
         raise LinkError("o= is damaged; was the address cut off?") from error
 
 
-def _stop(text: str) -> Stop:
+def place_of(text: str) -> Stop:
+    """Return the stop a text names, as the timeline numbers it.
+
+    Raises
+    ------
+    LinkError
+        If it names none.
+    """
     op, dot, cell = text.partition(".")
     try:
         return Stop(int(op) - 1, int(cell) - 1 if dot else 0)

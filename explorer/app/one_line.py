@@ -77,11 +77,13 @@ def _show_alone(state: AppState, line: OneLine) -> AppState:
         stop=run.last_stop,
         title=_TITLE,
         owners=(),
+        backings=(),
         view=state.view._replace(focus=None, window=None, page=None),
         answered=None,
         earlier=state,
         source="",
         about="",
+        notes=(),
     )
     return _with_notice(alone, line, found, reason)
 
@@ -115,5 +117,10 @@ def _with_notice(state: AppState, line: OneLine, found: Why, reason: Reason) -> 
     if reason.xray.change is KvmMrChange.CREATE:
         compose = replace(compose, kind="create")
     return with_ghost(
-        replace(state, compose=compose, question=False, notice=Notice(assumed + more, "info", others, stays=True))
+        replace(
+            state,
+            compose=compose,
+            question=False,
+            notice=Notice(assumed + more, "info", others, heading="Other reasons", stays=True),
+        )
     )

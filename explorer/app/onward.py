@@ -113,7 +113,7 @@ def file_of(state: AppState, name: str) -> tuple[str, str]:
     ExplorerError
         If it cannot be written in that format.
     """
-    text = export(Told(state.run, state.title, _notes(state)), name)
+    text = export(Told(state.run, state.title, _notes(state), state.notes), name)
     stem = re.sub(r"[^A-Za-z0-9]+", "-", state.source or state.title).strip("-").lower()[:40] or "run"
     return stem + FORMATS[name].suffix, text
 

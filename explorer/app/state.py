@@ -10,12 +10,21 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
-from explorer.app.link import pack, unpack
+from explorer.app.imports import (
+    divergence_words,
+    first_difference,
+    owners_of,
+    preview_note,
+    preview_table,
+)
+from explorer.app.link import pack, pack_story, place_of, unpack, unpack_story
+from explorer.app.notes import Note, written
 from explorer.engine.commands import AttachTracker, Command, DetachTracker, format_command, parse_command
 from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import PAGE_SHIFT, ExplorerError
+from explorer.explain.claims import claim_named
 from explorer.explain.ledger import watches_of
 from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
 from explorer.explain.words import hex_text, plural, size_text
@@ -23,13 +32,14 @@ from explorer.history import OpDetail, Run, Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey, moment_at
 from explorer.history.run import look_inside
-from explorer.scenarios import load_scenario
+from explorer.scenarios import guided, load_scenario, scenario_names
 from explorer.scenarios.runner import run_of
 from explorer.selectors.slot_table import holes
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.trace import ImportedLog
+    from explorer.trace.tree import Backing
 
 __all__ = ["AppState", "Notice", "View", "initial_state"]
 
@@ -39,6 +49,13 @@ Scale = Literal["collapsed", "equal", "linear"]
 
 _LINES_TOLD = 200
 """Unused lines of a log that are told one by one."""
+_KINDS_OF_CLAIM = {
+    "proved": "proved in the model",
+    "conditional": "conditional, L says on what",
+    "opinion": "not modelled",
+}
+_VIEWS_KEPT = 50
+"""Changes of the view that can be undone."""
 NARROW_BELOW = 1720
 """Width of the page, in pixels, from which the rail has a place of its own."""
 
@@ -68,8 +85,16 @@ class Notice(NamedTuple):
     kind: Literal["error", "info"] = "info"
     detail: tuple[str, ...] = ()
     """Further lines, such as those of a log that were not used."""
+    heading: str = "Lines not used"
+    """What the further lines are."""
     stays: bool = False
     """Whether it waits to be dismissed; other remarks go with the next step."""
+    table: tuple[tuple[str, str, str], ...] = ()
+    """Lines of a log: number, what the line became, and why."""
+    table_note: str = ""
+    """What the table counts and what it leaves out."""
+    go: tuple[str, int] | None = None
+    """A button's words, and the operation it leads to."""
 
 
 class Answer(NamedTuple):
@@ -90,6 +115,8 @@ class AppState:
     stop: Stop
     title: str
     owners: tuple[tuple[int, str], ...] = ()
+    backings: tuple[Backing, ...] = ()
+    """Host memory with a name, from a memory tree of QEMU."""
     compose: Compose
     ghost: OpDetail | None = None
     """The composed operation run on a copy of the end of the run; None while it cannot be read."""
@@ -102,15 +129,20 @@ class AppState:
     """The state before the past was changed or another run was shown, so that nothing is lost."""
     source: str = ""
     """Where the run comes from: a scenario's id, the name of a log, or empty."""
+    opened_at: Stop | None = None
+    """Where a story opens."""
     about: str = ""
     """Where layout and numbers come from, in a sentence."""
+    notes: tuple[Note, ...] = ()
+    """What a person wrote at stops of this run, in order."""
+    views: tuple[View, ...] = ()
+    """How the run was looked at before, for undoing; operations do not enter it."""
     revision: int = field(default=0)
     """Goes up whenever pictures that were drawn are no longer true."""
 
-    @property
-    def owner_names(self) -> dict[int, str]:
-        """What backs each slot, by slot id."""
-        return dict(self.owners)
+    def owner_names(self, kvm: Kvm) -> dict[int, str]:
+        """Return what backs each slot of a VM, by slot id; a slot that nothing names is not in it."""
+        return dict(self.owners) | (owners_of(kvm, self.backings) if self.backings else {})
 
     @property
     def kvm(self) -> Kvm:
@@ -138,22 +170,30 @@ def initial_state(scenario: str = "first-look") -> AppState:
     return load(scenario, view=View())
 
 
-def load(name: str, *, view: View) -> AppState:
-    """Return the state of a scenario at its end, paused."""
+def load(name: str, *, view: View, stop: Stop | None = None) -> AppState:
+    """Return the state of a scenario, paused where it opens or at `stop`.
+
+    A stop beyond the scenario's steps is inside its composed operation, which has then been applied.
+    """
     scenario = load_scenario(name)
     run = run_of(scenario)
+    stop = stop or scenario.at or run.last_stop
+    applied = stop.op >= len(run) and scenario.next is not None
+    if applied and scenario.next is not None:
+        run = run.then(scenario.next)
     fresh = replace(Compose.fresh("create", run.end, None), shown=False)
     compose = compose_for(scenario.next) if scenario.next is not None else fresh
     state = AppState(
         machine=Machine(scenario.profile.name, scenario.config),
         run=run,
-        stop=run.last_stop,
+        stop=run.clamp(stop),
         title=scenario.title,
         owners=tuple(scenario.owners.items()),
-        compose=compose,
+        compose=replace(compose, shown=compose.shown and not applied),
         view=view._replace(focus=None, window=None, page=None),
-        question=scenario.id == "first-look",
+        question=scenario.id == "first-look" and not applied and stop == run.last_stop,
         source=scenario.id,
+        opened_at=run.clamp(scenario.at or run_of(scenario).last_stop),
         about=scenario.source,
     )
     return with_ghost(state)
@@ -215,6 +255,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
             question=False,
             earlier=earlier,
             notice=notice,
+            notes=tuple(note for note in state.notes if note.stop.op < n),
         )
     )
 
@@ -320,7 +361,7 @@ def go_to(state: AppState, text: str) -> AppState:
     if page >= 0 and gfn_to_memslot(slots, page) is not None:
         said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
     asked = place.start if place.end == place.start + 1 else None
-    return redraw(replace(state, view=state.view._replace(focus=focus, window=window, page=asked), notice=said))
+    return replace(_look(state, focus=focus, window=window, page=asked), notice=said)
 
 
 def _go_to_room(state: AppState, room: Room) -> AppState:
@@ -342,17 +383,17 @@ def _go_to_room(state: AppState, room: Room) -> AppState:
         f"{asked} fit at {hex_text(start << PAGE_SHIFT)}: a hole of {size_text((hole.end - hole.start) << PAGE_SHIFT)}"
         f"{' beside ' + between if between else ''}. {plural(len(fitting), 'hole')} in all would do."
     )
-    return redraw(replace(state, view=state.view._replace(focus=key, window=window), notice=Notice(text)))
+    return replace(_look(state, focus=key, window=window), notice=Notice(text))
 
 
 def look_at(state: AppState, key: SlotKey) -> AppState:
     """Bring a slot into focus."""
-    return redraw(replace(state, view=state.view._replace(focus=key, window=None, page=None), notice=None))
+    return replace(_look(state, focus=key, window=None, page=None), notice=None)
 
 
 def fit(state: AppState) -> AppState:
     """Forget the chosen window and focus: show what the operation is about."""
-    return redraw(replace(state, view=state.view._replace(focus=None, window=None, page=None), notice=None))
+    return replace(_look(state, focus=None, window=None, page=None), notice=None)
 
 
 def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> AppState:
@@ -361,19 +402,46 @@ def zoom(state: AppState, gfn: int, factor: float, shown: tuple[int, int]) -> Ap
     span = min(max(round((shown[1] - shown[0]) * factor), 4), limit)
     share = (gfn - shown[0]) / max(shown[1] - shown[0], 1)
     start = min(max(round(gfn - span * share), 0), limit - span)
-    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+    return _look(state, window=(start, start + span))
 
 
 def pan(state: AppState, by: int, shown: tuple[int, int]) -> AppState:
     """Show the pages `by` further up; the ends of the space stop it."""
     span = shown[1] - shown[0]
     start = min(max(shown[0] + by, 0), state.kvm.config.max_gfn() + 1 - span)
-    return redraw(replace(state, view=state.view._replace(window=(start, start + span))))
+    return _look(state, window=(start, start + span))
 
 
 def set_scale(state: AppState, scale: Scale) -> AppState:
     """Draw the overview collapsed, equal or linear."""
-    return redraw(replace(state, view=state.view._replace(scale=scale)))
+    return _look(state, scale=scale)
+
+
+def _look(state: AppState, **changes: object) -> AppState:
+    """Look at the run in another way, and remember how it was looked at."""
+    view = state.view._replace(**changes)  # type: ignore[arg-type]
+    views = (*state.views, state.view)[-_VIEWS_KEPT:] if view != state.view else state.views
+    return redraw(replace(state, view=view, views=views))
+
+
+def undo_view(state: AppState) -> AppState:
+    """Look at the run as before the last zoom, focus or change of scale; operations stay as they are."""
+    if not state.views:
+        return replace(state, notice=Notice("No zoom, focus or scale is left to undo; operations are not undone here."))
+    last = state.views[-1]
+    view = state.view._replace(scale=last.scale, focus=last.focus, window=last.window, page=last.page)
+    return redraw(replace(state, view=view, views=state.views[:-1], notice=None))
+
+
+def write_note(state: AppState, stop: Stop, text: str) -> AppState:
+    """Write a note at a stop of the run; an empty one takes the note that is there away."""
+    if not -1 <= stop.op < len(state.run):
+        return replace(state, notice=Notice("A note needs a stop of the run: apply the operation first.", "error"))
+    notes = written(state.notes, state.run.clamp(stop), text)
+    said = None
+    if notes and not to_link(state) and not state.question:
+        said = Notice("This run is too long for an address: export it to keep the note.", stays=True)
+    return replace(state, notes=notes, notice=said)
 
 
 def fitted(state: AppState, *, width: float, map_width: float, theme: str) -> AppState:
@@ -394,10 +462,43 @@ def tell_error(state: AppState, text: str) -> AppState:
     return replace(state, notice=Notice(text, "error"))
 
 
-def tell(state: AppState, scenario: str) -> AppState:
-    """Tell another story; the run before it is kept."""
-    told = load(scenario, view=state.view)
+def tell(state: AppState, scenario: str, stop: Stop | None = None) -> AppState:
+    """Tell another story, from where it opens or from `stop`; the run before it is kept."""
+    told = load(scenario, view=state.view, stop=stop)
     return replace(told, earlier=state, revision=state.revision + 1)
+
+
+def show_claim(state: AppState, name: str) -> AppState:
+    """Open the state that shows a claim of the thread; the run before it is kept."""
+    claim = claim_named(name)
+    if claim is None or claim.shown is None:
+        return replace(state, notice=Notice(f"No claim called {name[:40]!r} can be shown.", "error"))
+    shown = claim.shown
+    scenario = load_scenario(shown.story)
+    machine = Machine(shown.profile or scenario.profile.name, scenario.config)
+    last = parse_command(shown.do) if shown.do else scenario.next
+    commands = [step.do for step in scenario.steps] + ([last] if last is not None else [])
+    run = Run(machine.start(), commands)
+    opened = load(shown.story, view=state.view, stop=run.last_stop)
+    told = replace(
+        opened,
+        machine=machine,
+        run=run,
+        stop=run.clamp(place_of(shown.at)),
+        source="" if shown.do else opened.source,
+        earlier=state,
+        notice=Notice(f"{claim.words} ({_KINDS_OF_CLAIM[claim.kind]})", stays=True),
+        revision=state.revision + 1,
+    )
+    return with_ghost(told)
+
+
+def turn(state: AppState, by: int) -> AppState:
+    """Tell the beat of the guided story `by` further on; from elsewhere it begins, and at its ends nothing happens."""
+    beats = guided()
+    here = next((at for at, scenario in enumerate(beats) if scenario.id == state.source), None)
+    there = 0 if here is None else here + by
+    return tell(state, beats[there].id) if 0 <= there < len(beats) else state
 
 
 def redraw(state: AppState) -> AppState:
@@ -447,7 +548,8 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
     """Show the run of an imported log, at its end; a log without an operation changes nothing."""
     detail = _unused_lines(log)
     if not len(run):
-        return replace(state, notice=Notice(log.summary_sentence(), "error", detail))
+        notice = Notice(log.summary_sentence(), "error", detail, table=preview_table(log), table_note=preview_note(log))
+        return replace(state, notice=notice)
     return with_ghost(
         replace(
             state,
@@ -456,21 +558,31 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             stop=run.last_stop,
             title=log.name,
             owners=(),
+            backings=(),
             compose=replace(Compose.fresh("move", run.end, _newest_slot(run.end)), shown=False),
             question=False,
             answered=None,
             earlier=state,
             view=state.view._replace(focus=None, window=None, page=None),
             notice=Notice(
-                f"{log.summary_sentence()} Replayed as on {PROFILES[log.profile.name].title}.",
-                "info",
+                f"{log.summary_sentence()} {divergence_words(log) or _replayed_on(log)}",
+                "error" if log.disagreements else "info",
                 detail,
                 stays=True,
+                table=preview_table(log),
+                table_note=preview_note(log),
+                go=first_difference(log),
             ),
             source="",
             about="",
+            notes=(),
+            views=(),
         )
     )
+
+
+def _replayed_on(log: ImportedLog) -> str:
+    return f"Replayed as on {PROFILES[log.profile.name].title}."
 
 
 def _newest_slot(kvm: Kvm) -> KvmMemorySlot | None:
@@ -497,19 +609,34 @@ def _unused_lines(log: ImportedLog) -> tuple[str, ...]:
 
 
 def to_link(state: AppState) -> dict[str, str]:
-    """Return the state as the parameters of an address: machine, operations and place."""
+    """Return the state as the parameters of an address: a story and a place, or machine, operations and place."""
+    if _is_told(state):
+        return pack_story(state.source, state.stop) if not state.question or state.earlier is not None else {}
     return pack(
         machine=state.machine,
         commands=tuple(format_command(c) for c in state.run.commands),
         stop=state.stop,
         title=state.title,
-        source=state.source if not state.earlier and state.question else "",
     )
+
+
+def _is_told(state: AppState) -> bool:
+    """Return whether the run is a story's, on the machine it is told on, with nothing of one's own."""
+    if state.source not in scenario_names():
+        return False
+    scenario = load_scenario(state.source)
+    steps = tuple(step.do for step in scenario.steps)
+    whole = steps if scenario.next is None else (*steps, scenario.next)
+    machine = Machine(scenario.profile.name, scenario.config)
+    return state.machine == machine and state.run.commands in (steps, whole)
 
 
 def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
     """Return the state an address describes; a bad one changes nothing but the notice."""
     try:
+        story = unpack_story(parameters)
+        if story is not None:
+            return load(story.name, view=state.view, stop=story.stop)
         link = unpack(parameters)
         if link is None:
             return state
@@ -527,5 +654,7 @@ def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
             question=False,
             answered=None,
             notice=None,
+            notes=(),
+            views=(),
         )
     )

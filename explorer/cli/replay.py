@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import RawDescriptionHelpFormatter
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer.cli.lenses import print_abi, print_preview, print_profiles, print_tree
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, flags_text
 from explorer.trace.replay import DEFAULT_PROFILE, Replay
@@ -24,6 +26,16 @@ __all__ = ["add_parser", "run"]
 
 _KNOWN_FLAGS = KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY
 _RUNS_SHOWN = 6
+LIMIT = 20_000
+_EPILOG = """examples:
+  explorer replay vmm.log                      every operation, then the counts
+  explorer replay --preview vmm.log.gz         what each line became
+  explorer replay --tree mtree.txt vmm.log     names on the slots, from `info mtree -f`
+  explorer replay --profiles vmm.log           the kernel that explains most results
+  explorer replay --abi v6_1 v6_6 vmm.log      who would break, and does this VMM ever MOVE?
+
+exit status: 0 every result agrees (--tree: every range is a slot; --profiles: a kernel explains all; --abi: no result
+changes), 1 not so, 2 not a log"""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,16 +44,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "replay",
         help="replay a VMM's log in the engine",
         description=(
-            "Read a log of memory slot calls, plain or gzipped: QEMU's own trace (-trace kvm_set_user_memory) or"
-            " strace. Replay it in the engine and compare every recorded result."
+            "Read a log of memory slot calls, plain or gzipped: QEMU's own trace (-trace kvm_set_user_memory), strace,"
+            " ftrace, trace-cmd report, perf, or the JSON lines of this program. Replay it in the engine and compare"
+            " every recorded result."
         ),
-        epilog="exit status: 0 every result agrees, 1 one does not, 2 not a log",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="log, or - for standard input")
     parser.add_argument(
         "--profile", metavar="P", help=f"kernel profile (default {DEFAULT_PROFILE}): {', '.join(PROFILES)}"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object for each operation, the summary last")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--preview", action="store_true", help="what each line became: operation, help, or why nothing")
+    what.add_argument("--tree", metavar="FILE", help="text of `info mtree -f`: who owns the slots at the log's end")
+    what.add_argument("--profiles", action="store_true", help="which kernel fits: recorded results against each")
+    what.add_argument("--abi", nargs=2, metavar=("OLD", "NEW"), help="operations whose result changes between kernels")
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_count,
+        default=LIMIT,
+        help=f"with --profiles: most operations to replay on each, 0 for all (default {LIMIT})",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON: one object for each row, the summary last")
     parser.set_defaults(run=run)
 
 
@@ -50,21 +76,39 @@ def run(args: argparse.Namespace) -> int:
     profile = get_profile(args.profile) if args.profile else None
     source = stream_source("standard input", sys.stdin.buffer) if args.file == "-" else file_source(Path(args.file))
     try:
-        replay = Replay(source, profile)
-        write = sys.stdout.write
-        if args.json:
-            for row in replay.rows():
-                write(_row_as_json(row))
-            summary = replay.summary()
-            _write_json(summary)
-        else:
-            write(_HEADER)
-            for row in replay.rows():
-                write(_row_as_text(row))
-            summary = replay.summary()
-            write("\n".join(_summary_as_text(summary)) + "\n")
+        if args.preview:
+            return print_preview(Replay(source, profile), as_json=args.json)
+        if args.tree:
+            return print_tree(Replay(source, profile), Path(args.tree), as_json=args.json)
+        if args.profiles:
+            return print_profiles(source, args.limit or None, as_json=args.json)
+        if args.abi:
+            return print_abi(source, *(get_profile(name) for name in args.abi), as_json=args.json)
+        return _print_operations(Replay(source, profile), as_json=args.json)
     finally:
         source.close()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _print_operations(replay: Replay, *, as_json: bool) -> int:
+    write = sys.stdout.write
+    if as_json:
+        for row in replay.rows():
+            write(_row_as_json(row))
+        summary = replay.summary()
+        _write_json(summary)
+    else:
+        write(_HEADER)
+        for row in replay.rows():
+            write(_row_as_text(row))
+        summary = replay.summary()
+        write("\n".join(_summary_as_text(summary)) + "\n")
     return 1 if summary.disagreements else 0
 
 
@@ -113,6 +157,9 @@ def _write_json(summary: Summary) -> None:
         "stopped": summary.stopped,
         "final_layout": summary.final_layout,
     }
+    if summary.mmu_events.by_name:
+        head["mmu_events"] = summary.mmu_events.by_name
+        head["mmu_events_by_operation"] = summary.mmu_events.by_operation
     write = sys.stdout.write
     write('{"summary": ' + json.dumps(head)[:-1] + ', "skipped": [')
     separator = ""
@@ -172,6 +219,17 @@ def _summary_as_text(summary: Summary) -> Iterator[str]:
     yield f"lines skipped  {len(summary.skipped):>8}"
     for reason, count, runs in summary.skipped.by_reason(_RUNS_SHOWN):
         yield f"  {count:>7}  {reason}: {_lines(runs, count)}"
+    events = summary.mmu_events
+    if events.by_name:
+        yield f"MMU events     {sum(events.by_name.values()):>8}"
+        for name, count in events.by_name.most_common():
+            yield f"  {count:>7}  {name}"
+        for operation, counts in list(events.by_operation.items())[:_RUNS_SHOWN]:
+            when = f"operation {operation}" if operation >= 0 else "before the first operation"
+            yield f"           {when}: {', '.join(f'{n} {what}' for what, n in counts.items())}"
+        more = len(events.by_operation) - _RUNS_SHOWN
+        if more > 0:
+            yield f"           and at {more} operations more (--json lists them)"
     yield f"disagreements  {summary.disagreements:>8}"
     for sentence in summary.assumptions:
         yield f"- {sentence}"

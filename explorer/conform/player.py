@@ -7,6 +7,7 @@ equal.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from explorer.conform.host_memory import HostMemory
@@ -253,8 +254,8 @@ class Player:
     def _compare_dirty(self, outcome: Outcome, op: dict[str, Any], step: Step) -> None:
         read = next(event for event in step.events if isinstance(event, DirtyLogRead))
         _compare(outcome, "dirty_count", op["dirty_count"], read.count)
-        pages = [page for run in read.runs for page in range(*run)]
-        _compare(outcome, "dirty", op["dirty"], pages[: len(op["dirty"])])
+        pages = (page for run in read.runs for page in range(*run))
+        _compare(outcome, "dirty", op["dirty"], list(islice(pages, len(op["dirty"]))))
 
     def _read_back(self, outcome: Outcome, op: dict[str, Any]) -> None:
         match outcome.op:

@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from explorer.conform.fields import wrong_field, wrong_slots
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import profile_of_release
 from explorer.engine.types import ExplorerError
@@ -104,6 +105,13 @@ def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -
         raise RecordingError(f"{where}: config is {type(data['config']).__name__}, expected an object")
     if not isinstance(data["ops"], list) or not all(isinstance(op, dict) and "op" in op for op in data["ops"]):
         raise RecordingError(f"{where}: ops is a list of objects, each with op")
+    wrong = next((f"operation {n}: {what}" for n, op in enumerate(data["ops"]) if (what := wrong_field(op))), None)
+    if wrong is None and data.get("final_slots") is not None:
+        wrong = wrong_slots(data["final_slots"])
+    if wrong is None and any(type(data["config"].get(key, 0)) is not int for key in ("arena_base", "vmtype")):
+        wrong = "config has arena_base or vmtype that is no number"
+    if wrong is not None:
+        raise RecordingError(f"{where}: {wrong}")
     config = data["config"]
     kernel = str(data.get("kernel", ""))
     if profile is None:

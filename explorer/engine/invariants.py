@@ -144,6 +144,14 @@ def _refuses_moves(profile: KernelProfile) -> bool:
     return profile.move_refused_for_external_user and not profile.has_external_user_inverted
 
 
+def _counts_follow(profile: KernelProfile) -> bool:
+    return _fits(profile) and _no_survivors(profile)
+
+
+def _no_survivors(profile: KernelProfile) -> bool:
+    return profile.quirk_off_zaps_shadow_pages
+
+
 def _kvmgt_survives_moves(profile: KernelProfile) -> bool:
     return _refuses_moves(profile) or profile.region_hook == "track_flush_slot"
 
@@ -162,6 +170,7 @@ def _nowhere(_profile: KernelProfile) -> bool:
 
 
 _STALE = "a MOVE keeps the arrays, but their length, their marks and the frames of their counts hang on the old place"
+_SURVIVORS = "with the quirk off, a MOVE or DELETE leaves shadow pages whose counts went with the slot's arrays"
 _FREED = "a MOVE with KVMGT attached frees the counts and leaves the table"
 _ONE_SIDED = (
     "region callbacks empty the table and not the tree: at a DELETE, before v6.6 also at a MOVE, refused or not"
@@ -179,9 +188,21 @@ INVARIANTS: tuple[Invariant, ...] = (
     Invariant(7, "no gfn of a slot lies past the end of an array", slots.past_the_end, holds=_fits, otherwise=_STALE),
     Invariant(8, "huge frames that cannot be mapped are marked", slots.wrong_marks, holds=_fits, otherwise=_STALE),
     Invariant(
-        9, "huge-page counters add up", tracking.huge_page_counters, holds=_fits, otherwise=_STALE, unless=_WARNED
+        9,
+        "huge-page counters add up",
+        tracking.huge_page_counters,
+        holds=_counts_follow,
+        otherwise=f"{_STALE}; or {_SURVIVORS}",
+        unless=_WARNED,
     ),
-    Invariant(10, "ledger balances", tracking.ledger, unless=f"somebody tracked without registering; or {_WARNED}"),
+    Invariant(
+        10,
+        "ledger balances",
+        tracking.ledger,
+        holds=_no_survivors,
+        otherwise=_SURVIVORS,
+        unless=f"somebody tracked without registering; or {_WARNED}",
+    ),
     Invariant(
         11,
         "every tracked gfn of a tracker's own table has a positive count",
@@ -208,7 +229,13 @@ INVARIANTS: tuple[Invariant, ...] = (
         otherwise=_STALE,
         unless=_WARNED,
     ),
-    Invariant(16, "no SPTE maps through an INVALID or dead slot", tracking.homeless_sptes),
+    Invariant(
+        16,
+        "no SPTE maps through an INVALID or dead slot",
+        tracking.homeless_sptes,
+        holds=_no_survivors,
+        otherwise=_SURVIVORS,
+    ),
     Invariant(17, "memslot pages add up", slots.page_total, at_rest=True),
     Invariant(18, "a slot has a dirty bitmap if and only if it is logged", slots.bitmaps),
     Invariant(19, "logged slots add up", slots.logging_total, at_rest=True),

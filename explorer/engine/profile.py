@@ -352,6 +352,15 @@ PROFILES: dict[str, KernelProfile] = {
             **_V6_6 | {"move_refused_for_external_user": False},  # type: ignore[arg-type]
         ),
         KernelProfile(
+            name="v6_12_quirk_posted",
+            title="6.12 as queued",
+            summary="The quirk before its fix: with it off, a MOVE zaps leaf entries of the slot and no shadow page.",
+            kind="posted",
+            guest_memfd_for_every_vm=False,
+            links="6.12",
+            quirk_off_zaps_shadow_pages=False,
+        ),
+        KernelProfile(
             name="v6_12",
             title="6.12",
             summary="Tracking arrays on demand, and a quirk that lets userspace switch the full zap off.",

@@ -44,6 +44,8 @@ class Ledger(NamedTuple):
     """How many of the held ones will be lost in that step."""
     will_be_dropped: int = 0
     """How many of the held ones a callback of their tracker will take back."""
+    will_be_lost_own: int = 0
+    """How many of those that will be lost are shadow paging's."""
 
     @property
     def before(self) -> int:
@@ -63,6 +65,15 @@ class Ledger(NamedTuple):
     def lost(self) -> int:
         """How many are lost by now."""
         return self.count("lost")
+
+    @property
+    def losers(self) -> str:
+        """Whose watches are or will be lost, in words."""
+        lost = self.lost + self.will_be_lost
+        own = self.count("lost", "shadow paging") + self.will_be_lost_own
+        return (
+            "the external tracker" if not own else "shadow paging" if own == lost else "shadow paging and the tracker"
+        )
 
     @property
     def dropped(self) -> int:
@@ -104,7 +115,7 @@ def ledger_of(moment: Moment) -> Ledger | None:
     lost_at = _step_of_loss(op, old) if any(watch.fate == "lost" for watch in end) else None
     changes = Counter((b.by, b.fate) for a, b in zip(now, end, strict=True) if a.fate == "held" != b.fate)
     will = sum(count for (_, fate), count in changes.items() if fate == "lost")
-    return Ledger(now, lost_at, will, changes["tracker", "returned"])
+    return Ledger(now, lost_at, will, changes["tracker", "returned"], changes["shadow paging", "lost"])
 
 
 def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemorySlot | None) -> tuple[Watch, ...]:

@@ -227,6 +227,8 @@ def _zap(moment: Moment) -> Sentences:
         newcomer += f" {who}, before it is known whether the call succeeds."
     if profile.kvm_is_a_track_notifier:
         developer = "`kvm_arch_flush_shadow_memslot()` runs the `track_flush_slot` callback of every tracker, KVM’s own last: that one is `kvm_mmu_invalidate_zap_pages_in_memslot()`, and calls `kvm_mmu_zap_all_fast()`."
+    elif not zaps_all(moment.kvm) and not profile.quirk_off_zaps_shadow_pages:
+        developer = "With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()` zaps the leaf mappings of the slot and nothing else: shadow pages of guest tables that lie in it survive, and their counts stay in arrays A."
     elif not zaps_all(moment.kvm):
         developer = "With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()` ends in `kvm_mmu_zap_memslot_pages_and_flush()`: the leaf mappings of the slot, and the shadow pages of guest tables that lie in it."
     else:
@@ -293,8 +295,8 @@ def _prepare_move(moment: Moment) -> Sentences:
     ledger = ledger_of(moment)
     will = ledger.will_be_lost if ledger is not None else 0
     tail = (
-        f" {plural(will, 'watch')} of the external tracker stay{'s' if will == 1 else ''} behind and will be thrown away."
-        if will
+        f" {plural(will, 'watch')} of {ledger.losers} stay{'s' if will == 1 else ''} behind and will be thrown away."
+        if ledger is not None and will
         else ""
     )
     return Sentences(
@@ -423,7 +425,9 @@ def _watches_after_a_move(ledger: Ledger | None) -> str:
     if ledger is None or not ledger.before:
         return "Nobody watched a page of it."
     if ledger.lost:
-        return f"{plural(ledger.lost, 'watch')} of the external tracker {'was' if ledger.lost == 1 else 'were'} lost on the way."
+        living = ", and the shadow pages they stand for live on" if ledger.count("lost", "shadow paging") else ""
+        were = "was" if ledger.lost == 1 else "were"
+        return f"{plural(ledger.lost, 'watch')} of {ledger.losers} {were} lost on the way{living}."
     if ledger.dropped:
         return f"KVMGT dropped its {plural(ledger.dropped, 'watch')} on the way and does not ask again: its own flags still say tracked."
     if ledger.kept:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from explorer.engine.profile import KernelProfile
 
-__all__ = ["FUNCTIONS", "Source", "in_words_of", "is_older", "name_in", "source_of"]
+__all__ = ["FUNCTIONS", "Source", "in_words_of", "is_older", "name_in", "release_of", "source_of"]
 
 _MAIN = "virt/kvm/kvm_main.c"
 _X86 = "arch/x86/kvm/x86.c"
@@ -215,6 +215,7 @@ _TREE = {
     "v6_6": "v6.6",
     "v6_6_posted": "v6.6",
     "v6_6_nocheck": "v6.6",
+    "v6_12_quirk_posted": "v6.12",
     "v6_12": "v6.12",
     "v6_18": "v6.18",
     "v7_3": "v7.3",
@@ -236,6 +237,11 @@ class Source(NamedTuple):
 def is_older(profile: KernelProfile, release: str) -> bool:
     """Return whether the kernel a profile stands for came before a release, such as ``v5.17``."""
     return _number(_TREE[profile.name]) < _number(release)
+
+
+def release_of(profile: KernelProfile) -> str:
+    """Return the release a profile stands for or was posted for, such as ``6.12``."""
+    return _TREE[profile.name].removeprefix("v")
 
 
 def name_in(function: str, profile: KernelProfile) -> str | None:

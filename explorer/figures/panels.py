@@ -50,7 +50,9 @@ def phases_panel(view: PhaseStripView) -> Node:
         el(
             "div",
             el("b", f"set {at}"),
-            el("span", generation),
+            el("button", generation, type="button", cls="ask", data_why="generation", title="why? (W)")
+            if at == view.active_idx
+            else el("span", generation),
             cls="strip-set" + (" is-active" if at == view.active_idx else ""),
         )
         for at, generation in enumerate(view.generations)
@@ -178,13 +180,20 @@ def _field_row(row: FieldRow) -> Node:
     )
     return el(
         "tr",
-        el("th", row.field, scope="row"),
+        el("th", _asked(row.field), scope="row"),
         el("td", *_value(row.old)),
         el("td", *_value(row.invalid)),
         el("td", *_value(row.new, bold=row.fate in ("changed", "from zero") and not row.new.same)),
         el("td", _FATES[row.fate], cls="fate"),
         cls=cls.strip(),
     )
+
+
+def _asked(field: str) -> Node:
+    """Return the name of a field; of one whose value can be asked about, as a button."""
+    if field != "flags":
+        return field
+    return el("button", field, type="button", cls="ask", data_why="flags", title="why? (W)")
 
 
 def _value(value: Value, *, bold: bool = False) -> list[Node]:
@@ -230,13 +239,19 @@ def ledger_panel(ledger: Ledger | None) -> Node:
             lost,
             "lost",
             when,
-            "harmful: the tracker still counts on them" if lost else "nothing is lost",
+            _why_harmful(ledger) if lost else "nothing is lost",
             loud=lost > 0,
         ),
         cls="ledger",
         role="group",
         aria_label=f"{ledger.before} watches before, {ledger.returned} returned, {ledger.kept} kept, {lost} {when}",
     )
+
+
+def _why_harmful(ledger: Ledger) -> str:
+    if ledger.losers == "the external tracker":
+        return "harmful: the tracker still counts on them"
+    return "harmful: the shadow pages they stand for live on"
 
 
 def _term(n: int, icon: str | None, words: str, note: str, *, loud: bool = False) -> Node:
@@ -376,7 +391,8 @@ def rail_panel(view: RailView) -> Node:
 
 def _verdict(view: RailView) -> Node:
     if view.icon == "octagon":
-        icon = el("span", glyph("stop", size=96), el("b", view.errno), cls="stop")
+        ask = el("button", view.errno, type="button", cls="ask", data_why="errno", title="why? (W)")
+        icon = el("span", glyph("stop", size=96), el("b", ask), cls="stop")
     else:
         icon = el(
             "span", glyph({"check": "check", "lost": "lost", "info": "other"}[view.icon], size=30), cls="verdict-icon"
@@ -433,11 +449,16 @@ def _section(section: Section) -> Node:
 
 
 def _rail_cell(cell: RailCell) -> Node:
+    words: Node = cell.text
+    if cell.why:
+        words = el("button", cell.text, type="button", cls="ask", data_why=cell.why, title="why? (W)")
+    elif cell.stop is not None:
+        words = el("button", cell.text, type="button", cls="link", data_op=cell.stop.op, data_cell=cell.stop.cell)
     return el(
         "td",
         glyph(cell.glyph, size=16) if cell.glyph else None,
         " " if cell.glyph else None,
-        cell.text,
+        words,
         cls=(f"role-{cell.role}" if cell.role else "") + (" num" if cell.number else ""),
     )
 
@@ -480,6 +501,7 @@ def _node(node: TimelineNode, *, current: bool) -> Node:
         cls=f"tl-node is-{node.tense}" + (" is-ghost" if node.ghost else "") + (" is-current" if current else ""),
         type="button",
         data_op=node.last,
+        data_first=node.first,
         aria_label=f"operation {node.last + 1}: {words}" + (", not applied yet" if node.ghost else ""),
         title=words,
     )

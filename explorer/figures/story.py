@@ -10,8 +10,9 @@ from explorer.figures.dom import Node, el, glyph
 
 if TYPE_CHECKING:
     from explorer.history.moment import Moment
+    from explorer.selectors.beats import BeatLink, BeatView
 
-__all__ = ["answer_caption", "legend_panel", "question_panel"]
+__all__ = ["answer_caption", "beat_panel", "guide_panel", "legend_panel", "look_line", "question_panel"]
 
 ANSWERS = (
     ("follow", "each watch goes to the page’s new number"),
@@ -77,6 +78,61 @@ def _diamond(x: float, y: float, cls: str) -> Node:
     return el("path", d=f"M{x} {y - 13} {x + 13} {y} {x} {y + 13} {x - 13} {y}Z", cls=cls)
 
 
+def beat_panel(view: BeatView) -> Node:
+    """Return the card of a story: its place in the guided story, what to look for, and its neighbours."""
+    neighbours = [
+        _neighbour(link, mark, which)
+        for link, mark, which in (
+            (view.previous, "\N{LEFTWARDS ARROW}", "previous"),
+            (view.following, "\N{RIGHTWARDS ARROW}", "next"),
+        )
+        if link is not None
+    ]
+    return el(
+        "div",
+        el("p", el("b", view.place), " · ", view.title, cls="beat-place"),
+        el("p", el("b", "Look"), " ", view.look, cls="beat-look"),
+        el("p", view.other_kernel, cls="beat-other") if view.other_kernel else None,
+        el("div", *neighbours, cls="beat-links"),
+        cls="beat",
+        role="group",
+        aria_label="the story",
+    )
+
+
+def _neighbour(link: BeatLink, mark: str, which: str) -> Node:
+    words = (mark, " ", link.label) if which == "previous" else (link.label, " ", mark)
+    return el(
+        "button",
+        *words,
+        " ",
+        el("kbd", "PgUp" if which == "previous" else "PgDn"),
+        type="button",
+        cls="link",
+        data_story=link.name,
+        data_beat=which,
+        aria_label=f"{which} beat: {link.label}",
+    )
+
+
+def look_line(view: BeatView) -> Node:
+    """Return what to look for in one line, for narrow pages."""
+    step = [" ", el("kbd", "PgDn"), " ", el("small", view.place)] if view.following is not None else []
+    return el("span", view.look, *step, cls="look", title=view.look)
+
+
+def guide_panel(beats: tuple[tuple[str, str, str, str], ...]) -> Node:
+    """Return the guided story as text: of each beat its title, what to look for, what it teaches, and its address."""
+    return el(
+        "ol",
+        *(
+            el("li", el("p", el("b", title)), el("p", look), el("p", teaches), el("p", el("code", address)))
+            for title, look, teaches, address in beats
+        ),
+        cls="guide",
+    )
+
+
 def legend_panel(why: str, origin: str) -> Node:
     """Return the legend of the opening picture, why pages are watched, and where it all comes from."""
     rows = (
@@ -113,7 +169,8 @@ def answer_caption(right: bool, moment: Moment) -> str:
         return "The move was refused. Step back to see where, and what it had already cost."
     praise = "You said so. " if right else ""
     if ledger.lost:
-        return f"{praise}Gone, and that is harmful: a tracker still counts on {plural(ledger.lost, 'watch')}."
+        who = "a tracker still counts" if ledger.losers == "the external tracker" else "shadow pages still count"
+        return f"{praise}Gone, and that is harmful: {who} on {plural(ledger.lost, 'watch')}."
     if ledger.dropped:
         dropped = plural(ledger.dropped, "watch")
         return f"{praise}Gone, and that is harmful: KVMGT dropped {dropped} and will not ask again."

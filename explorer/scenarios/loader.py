@@ -5,10 +5,14 @@
     id      = "first-look"
     title   = "First look"
     teaches = "What a MOVE does to the pages that are watched for writes."
+    look    = "What to look for when it opens, one or two short sentences."
     source  = "where the layout and the expectation come from"
     profile = "v6_12"
     layout  = "q72-pc-3584M"  # library/layouts: steps and owners that come first
     next    = "set_region ..."  # composed, not applied, when the scenario opens
+    at      = "13.6"            # where it opens instead of the end of its steps; beyond them `next` is applied
+    beat    = 1                 # its place in the guided story, if it is part of it
+    like    = "other-scenario"  # layout, steps, config, owners, profile, next and source, unless given here
 
     [config]
     tdp = false
@@ -36,6 +40,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +49,7 @@ from explorer.engine.commands import Command, CommandError, parse_command
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import KernelProfile, get_profile
 from explorer.engine.types import Errno, ExplorerError
+from explorer.history import Stop
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -52,6 +58,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "ScenarioStep",
+    "guided",
     "load_scenario",
     "machine_names",
     "parse_scenario",
@@ -83,6 +90,8 @@ class Scenario:
     id: str
     title: str
     teaches: str
+    look: str
+    """What to look for when it opens."""
     source: str
     profile: KernelProfile
     config: VmConfig
@@ -91,6 +100,10 @@ class Scenario:
     steps: tuple[ScenarioStep, ...]
     next: Command | None
     """The operation that is composed when the scenario opens, or None."""
+    at: Stop | None = None
+    """Where it opens, if not at the end of its steps; beyond them `next` has been applied."""
+    beat: int | None = None
+    """Its place in the guided story, from 1."""
 
 
 def scenario_names() -> tuple[str, ...]:
@@ -103,6 +116,14 @@ def machine_names() -> tuple[str, ...]:
     return tuple(f"machine-{name}" for name in _files("machines"))
 
 
+@cache
+def guided() -> tuple[Scenario, ...]:
+    """Return the scenarios of the guided story, beat by beat."""
+    beats = [scenario for scenario in map(load_scenario, scenario_names()) if scenario.beat is not None]
+    return tuple(sorted(beats, key=lambda scenario: scenario.beat or 0))
+
+
+@cache
 def _files(*folder: str) -> dict[str, Traversable]:
     """Return the library's files by name: ``20-watches-lost.toml`` is the scenario ``watches-lost``."""
     library = resources.files("explorer.scenarios").joinpath("library", *folder)
@@ -110,6 +131,7 @@ def _files(*folder: str) -> dict[str, Traversable]:
     return {entry.name.removesuffix(".toml").partition("-")[2]: entry for entry in found}
 
 
+@cache
 def load_scenario(name: str) -> Scenario:
     """Return the scenario called `name`.
 
@@ -132,7 +154,7 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
     ScenarioError
         If a key is missing, unknown or has a value that cannot be.
     """
-    data = _toml(text, where)
+    data = _like(where, _toml(text, where))
     _check_keys(where, data, _REQUIRED | _OPTIONAL, _REQUIRED)
     layout: dict[str, Any] = {"source": "", "owners": {}, "step": []}
     if "layout" in data:
@@ -141,6 +163,7 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
         id=data["id"],
         title=data["title"],
         teaches=data["teaches"],
+        look=data["look"],
         source=f"{layout['source']} {data['source']}".strip(),
         profile=_profile(where, data["profile"]),
         config=_config(where, data.get("config", {})),
@@ -151,11 +174,30 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
             for step in _steps(f"{where}: step {at}", given)
         ),
         next=_command(f"{where}: next", data["next"]) if "next" in data else None,
+        at=_place(where, data["at"]) if "at" in data else None,
+        beat=data.get("beat"),
     )
 
 
-_REQUIRED: dict[str, type] = {"id": str, "title": str, "teaches": str, "source": str, "profile": str, "step": list}
-_OPTIONAL: dict[str, type] = {"layout": str, "config": dict, "owners": dict, "next": str}
+_REQUIRED: dict[str, type] = {
+    "id": str,
+    "title": str,
+    "teaches": str,
+    "look": str,
+    "source": str,
+    "profile": str,
+    "step": list,
+}
+_OPTIONAL: dict[str, type] = {
+    "layout": str,
+    "config": dict,
+    "owners": dict,
+    "next": str,
+    "at": str,
+    "beat": int,
+    "like": str,
+}
+_INHERITED = ("layout", "config", "owners", "profile", "source", "step", "next")
 _LAYOUT: dict[str, type] = {"source": str, "step": list}
 _STEP: dict[str, type] = {"say": str, "do": str}
 _MOST_REPEATS = 32_764
@@ -167,6 +209,27 @@ def _toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{where}: not TOML: {error}") from error
+
+
+def _like(where: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a scenario takes from another one of the library, which takes nothing itself."""
+    name = data.get("like")
+    if name is None:
+        return data
+    files = _files()
+    if name not in files:
+        raise ScenarioError(f"{where}: like: no scenario is called {name!r}; there are {', '.join(files)}")
+    other = _toml(files[name].read_text(encoding="utf-8"), files[name].name)
+    if "like" in other:
+        raise ScenarioError(f"{where}: like: {name!r} is itself like another scenario; name that one")
+    return {key: other[key] for key in _INHERITED if key in other} | data
+
+
+def _place(where: str, text: str) -> Stop:
+    op, _, cell = text.partition(".")
+    if not (op.isdecimal() and cell.isdecimal() and int(op) and int(cell)):
+        raise ScenarioError(f"{where}: at is {text!r}, expected an operation and a step of it, such as '13.6'")
+    return Stop(int(op) - 1, int(cell) - 1)
 
 
 def _check_keys(where: str, given: dict[str, Any], known: dict[str, type], required: dict[str, type]) -> None:

@@ -50,7 +50,10 @@ __all__ = [
 
 MERGED, POSTED = "v6_6", "v6_6_posted"
 ROWS = (MERGED, POSTED, "v6_6_nocheck", "v6_12", "v6_18", "v7_3", "v6_1", "v5_10", "pre_edd4")
-"""The series in its three forms, the kernels after it, and those before it, newest first."""
+"""The series in its three forms, the kernels after it, and those before it, newest first.
+
+Without the profile that differs from another only in what a disabled quirk zaps: its column is that of ``v6_12``.
+"""
 COLUMNS = ((False, False), (False, True), (True, False), (True, True))
 _VARIANTS_UP_TO = 2000
 """Operations before the call up to which other paging and the other zap are tried too."""

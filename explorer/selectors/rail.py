@@ -6,13 +6,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.events import ArrayFreed, WriteTracked, WriteUntracked
+from explorer.engine.invariants import INVARIANTS
 from explorer.engine.mmu import zaps_all
+from explorer.engine.page_track import SHADOW_PAGING
 from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.changes import changes_that_work
 from explorer.explain.ledger import ledger_of
+from explorer.explain.origins import watch_origins
 from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
@@ -21,10 +23,10 @@ from explorer.selectors.probe import WORDS, select_probes
 from explorer.selectors.verdict import verdict_of
 
 if TYPE_CHECKING:
-    from explorer.engine.events import Event
-    from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.engine.invariants import Violation
+    from explorer.engine.state import Kvm
     from explorer.explain.changes import Change
-    from explorer.history import Run
+    from explorer.history import Run, Stop
     from explorer.history.moment import Moment
     from explorer.selectors.verdict import Icon
 
@@ -34,6 +36,8 @@ RECORDED = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v
 _CHAIN = 5
 _LONG_RUN = 400
 _MOST_IN_THE_WAY = 4
+_FEW_SLOTS = 64
+"""Slots up to which every property is checked at the end of every operation."""
 
 
 class RailCell(NamedTuple):
@@ -44,6 +48,10 @@ class RailCell(NamedTuple):
     role: str = ""
     """Colour role; the words say the same."""
     number: bool = False
+    why: str = ""
+    """Key of the value the words are, for `explorer.explain.origins`; empty if it cannot be asked about."""
+    stop: Stop | None = None
+    """Where the words lead."""
 
 
 class Section(NamedTuple):
@@ -74,8 +82,11 @@ class RailView(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
-    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about."""
+def select_rail(run: Run, moment: Moment, page: int | None = None, *, properties: bool = True) -> RailView:
+    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about.
+
+    With `properties` false the properties that do not hold are left to somebody else.
+    """
     words = sentences_of(moment)
     return RailView(
         *verdict_of(moment),
@@ -84,7 +95,7 @@ def select_rail(run: Run, moment: Moment, page: int | None = None) -> RailView:
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
         words.newcomer + _first_change(moment),
-        (*_sections(run, moment), *_if_touched(moment, page)),
+        (*_sections(run, moment, properties=properties), *_if_touched(moment, page)),
     )
 
 
@@ -101,23 +112,42 @@ def _provenance(kvm: Kvm) -> str:
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _sections(run: Run, moment: Moment) -> list[Section]:
+def _sections(run: Run, moment: Moment, *, properties: bool) -> list[Section]:
     op = moment.op
+    broken = _broken(moment.kvm) if properties and moment.at_end else None
     if op is None or moment.call is None:
-        return [section for section in (_trackers(moment),) if section is not None]
+        return [section for section in (_trackers(moment), broken) if section is not None]
     if op.step.errno is not None:
-        return _refused_sections(run, moment)
-    found = [_beliefs(moment), _chain(run, moment), _rests_on(moment)]
+        return [*_refused_sections(run, moment), *([broken] if broken is not None else [])]
+    found = [_beliefs(moment), _chain(run, moment), _rests_on(moment), broken]
     return [section for section in found if section is not None]
 
 
 def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
-    """Say what a guest access would meet now; each is run on a copy."""
+    """Say what a guest access would meet now; each is run on a copy. After a refusal everything is as it was."""
+    if page is None and moment.at_end and moment.op is not None and moment.op.step.errno is not None:
+        return ()
     rows = tuple(
         (RailCell(hex_text(probe.gfn)), RailCell(WORDS[probe.read]), RailCell(WORDS[probe.write]))
         for probe in select_probes(moment, page)
     )
     return (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows),) if rows else ()
+
+
+def _broken(kvm: Kvm) -> Section | None:
+    """List the properties that do not hold here, each with how often, and what is known to break it."""
+    if sum(len(kvm.active(as_id).id_hash) for as_id in range(len(kvm.memslots))) > _FEW_SLOTS:
+        return None
+    broken = [(each, found) for each in INVARIANTS if (found := each.check(kvm))]
+    rows = tuple((RailCell(each.name, "violation", "lost"), RailCell(_where(found))) for each, found in broken)
+    known = {each.otherwise for each, _ in broken if not each.holds(kvm.profile)}
+    note = f"Known on {kvm.profile.title}: {'; '.join(sorted(known))}." if known else ""
+    return Section("Broken properties", rows=rows, note=note) if rows else None
+
+
+def _where(found: tuple[Violation, ...]) -> str:
+    gfn = next((violation.gfn for violation in found if violation.gfn is not None), None)
+    return plural(len(found), "place") + (f", {hex_text(gfn)}" if gfn is not None else "")
 
 
 def _trackers(moment: Moment) -> Section | None:
@@ -161,7 +191,7 @@ def _beliefs(moment: Moment) -> Section | None:
             else "returned"
             if all(w.fate == "returned" for w in mine)
             else "will be lost"
-            if tracker and ledger.will_be_lost
+            if ledger.will_be_lost_own or (tracker and ledger.will_be_lost)
             else "will be dropped"
             if tracker and ledger.will_be_dropped
             else "kept"
@@ -173,7 +203,7 @@ def _beliefs(moment: Moment) -> Section | None:
             (
                 RailCell(hex_text(gfn)),
                 RailCell(believes, "external" if believes.startswith("watching") else ""),
-                RailCell(str(held[gfn]), number=True),
+                RailCell(str(held[gfn]), number=True, why=f"count:{gfn - moment.old.base_gfn}" if moment.old else ""),
                 *(() if keeps else (RailCell("0", number=True),)),
                 RailCell(
                     fate,
@@ -196,50 +226,20 @@ def _believes(kvm: Kvm, gfn: int) -> str:
 
 
 def _chain(run: Run, moment: Moment) -> Section | None:
-    """List the operations that made and took the watches of the slot, newest last."""
+    """List the operations that made and took the watches of the slot, newest last; each leads there."""
     if moment.op is None or moment.old is None or len(run) > _LONG_RUN:
         return None
-    rows: list[tuple[RailCell, ...]] = []
-    for at in range(moment.stop.op + 1):
-        detail = run.detail(at)
-        for number, cell in enumerate(
-            detail.cells[: moment.stop.cell + 1] if at == moment.stop.op else detail.cells, 1
-        ):
-            changes = Counter(
-                (e.by, isinstance(e, WriteTracked))
-                for e in cell.events
-                if isinstance(e, WriteTracked | WriteUntracked)
-                and (e.slot, e.as_id) == (moment.old.id, moment.old.as_id)
-            )
-            where = f"{at + 1}.{number}" if len(detail.cells) > 1 else str(at + 1)
-            lost = sum(_lost_with(e, moment.old) for e in cell.events)
-            if lost:
-                rows.append((RailCell(where, number=True), RailCell("freed with the old array"), _less(lost, "lost")))
-            for (by, added), count in changes.items():
-                what = (
-                    ("page tables shadowed" if by == "shadow paging" else f"{by} asked")
-                    if added
-                    else ("zapped shadow pages gave back" if by == "shadow paging" else f"{by} let go")
-                )
-                mark = "internal" if by == "shadow paging" else "external"
-                change = RailCell(f"+{count}", mark) if added else _less(count, "returned")
-                rows.append((RailCell(where, number=True), RailCell(what), change))
-    return Section("Where the watches came from", rows=tuple(rows[-_CHAIN:])) if rows else None
-
-
-def _lost_with(event: Event, slot: KvmMemorySlot) -> int:
-    """Return how many counts of a slot went with an array that was freed."""
-    match event:
-        case ArrayFreed(kind="gfn_write_track", slot=id_, as_id=as_id, held=held) if (id_, as_id) == (
-            slot.id,
-            slot.as_id,
-        ):
-            return held
-    return 0
-
-
-def _less(count: int, mark: str) -> RailCell:
-    return RailCell(f"\N{MINUS SIGN}{count}", mark)
+    rows = [
+        (
+            RailCell(origin.place, number=True, stop=origin.stop),
+            RailCell(origin.what),
+            RailCell(f"+{origin.change}", "internal" if origin.by == SHADOW_PAGING else "external")
+            if origin.change > 0
+            else RailCell(f"\N{MINUS SIGN}{-origin.change}", "returned" if origin.by else "lost"),
+        )
+        for origin in watch_origins(run, moment.stop, moment.old)[:_CHAIN]
+    ]
+    return Section("Where the watches came from", rows=tuple(reversed(rows))) if rows else None
 
 
 def _rests_on(moment: Moment) -> Section | None:
@@ -258,10 +258,15 @@ def _rests_on(moment: Moment) -> Section | None:
             f" and its {'flag still says' if dropped == 1 else 'flags still say'} tracked."
         )
     lost = ledger.lost + ledger.will_be_lost
-    if lost:
+    if lost and ledger.losers == "the external tracker":
         parts.append(
             f"{lost} lost: harmful, the tracker still counts on {'it' if lost == 1 else 'them'}"
             " and nobody asks again at the new place."
+        )
+    elif lost:
+        parts.append(
+            f"{lost} lost: harmful, the zap left the shadow pages {'it stands' if lost == 1 else 'they stand'} for,"
+            " which will give them back to arrays that never had them."
         )
     if moment.kvm.profile.move_keeps_arch_metadata and moment.at_end and ledger.kept:
         parts.append(

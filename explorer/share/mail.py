@@ -65,6 +65,7 @@ def write(told: Told) -> Iterator[str]:
     yield ""
     yield from _wrapped(_escaped(" ".join(machine)))
     yield ""
+    yield from _remarks(told, -1)
     for index, command in enumerate(told.run.commands):
         number = f"{index + 1}. "
         margin = " " * len(number)
@@ -74,10 +75,17 @@ def write(told: Told) -> Iterator[str]:
         yield from _wrapped(format_command(command), code, code + "  ")
         yield from _wrapped(f"= {_outcome(told.run, index)}", code, code + "  ")
         yield ""
+        yield from _remarks(told, index, margin)
     yield from _wrapped("Not modelled, so it says nothing about:")
     yield ""
     for module, text in _left_out(told.run):
         yield from _wrapped(_escaped(f"{module}: {text}"), "- ", "  ")
+
+
+def _remarks(told: Told, index: int, margin: str = "") -> Iterator[str]:
+    for remark in told.remarks_on(index):
+        yield from _wrapped(_escaped(remark), margin, margin)
+        yield ""
 
 
 def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from explorer.engine.types import Errno
-    from explorer.history import Run
+    from explorer.history import Run, Stop
     from explorer.live import BareOp
 
 __all__ = [
@@ -46,10 +46,19 @@ class Told(NamedTuple):
     title: str = ""
     notes: tuple[str, ...] = ()
     """A sentence for each operation, as far as there are any."""
+    remarks: tuple[tuple[Stop, str], ...] = ()
+    """What a reader wrote at stops of the run, in order."""
 
     def note(self, index: int) -> str:
         """Return the note on an operation as plain text, or an empty one."""
         return plain(self.notes[index]) if 0 <= index < len(self.notes) else ""
+
+    def remarks_on(self, index: int) -> Iterator[str]:
+        """Iterate over the remarks on an operation, -1 for the start, as plain text with the place in front."""
+        for stop, text in self.remarks:
+            if stop.op == index:
+                place = f"{index + 1}.{stop.cell + 1}" if index >= 0 else "the start"
+                yield f"Note at {place}: {plain(text)}"
 
 
 class Writer(Protocol):

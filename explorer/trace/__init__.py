@@ -1,4 +1,4 @@
-"""Logs of real VMMs, read and replayed in the engine: QEMU's own trace and strace."""
+"""Logs of real VMMs, read and replayed in the engine: QEMU's own trace, strace, ftrace, perf, JSON lines."""
 
 from explorer.trace.imported import ImportedLog, import_log
 from explorer.trace.records import Gap, TraceError

@@ -25,6 +25,7 @@ _CAPABILITY = re.compile(
     rb"(?:KVM_CHECK_EXTENSION|0xae03)[^\n]{0,40}, (?:\w+=)?"
     rb"(?:(KVM_CAP_MULTI_ADDRESS_SPACE|0x76\b)|KVM_CAP_NR_MEMSLOTS|0xa\b)[^\n]{0,60}\)\s+= (0x[0-9a-f]{1,8}|\d{1,9})\b"
 )
+_JSON_SPACE = re.compile(rb'^\{[^\n]{0,400}(?:"as_id": ?[1-9]|\bas=[1-9])[^\n]{0,900}', re.MULTILINE)
 _CAPABILITY_TEXTS = (b"MULTI_ADDRESS_SPACE", b"0x76", b"NR_MEMSLOTS", b", 0xa")
 
 
@@ -57,9 +58,17 @@ def find_clues(blocks: Iterable[bytes]) -> Clues:
 def _works_in_space_1(text: bytes) -> bool:
     if b"AddrSpace#" in text and any(_WORKED.search(found[0]) for found in _SPACE.finditer(text)):
         return True
+    if text.startswith(b"{") and any(_json_worked(found[0]) for found in _JSON_SPACE.finditer(text)):
+        return True
     return any(
         _number(found[1]) >= _FIRST_SLOT_OF_SPACE_1 and _WORKED.search(found[0]) for found in _SLOT.finditer(text)
     )
+
+
+def _json_worked(line: bytes) -> bool:
+    if b'"recorded_ret"' in line:
+        return re.search(rb'"recorded_ret": ?0', line) is not None
+    return b'"base_gfn"' in line or re.search(rb'"errno": ?null', line) is not None
 
 
 def _number(text: bytes) -> int:

@@ -9,21 +9,34 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from explorer.trace.divergence import compare_profiles
+from explorer.trace.preview import PreviewTable
 from explorer.trace.replay import Replay
 from explorer.trace.source import bytes_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion
+    from explorer.engine.commands import Command
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
+    from explorer.trace.divergence import Divergence
     from explorer.trace.lift import Row
+    from explorer.trace.preview import Preview
     from explorer.trace.records import Gap
+    from explorer.trace.source import Source
 
 __all__ = ["ImportedLog", "import_log"]
 
-_TOOLS = {"qemu": "QEMU trace", "strace": "strace log"}
+_TOOLS = {
+    "qemu": "QEMU trace",
+    "strace": "strace log",
+    "ftrace": "ftrace log",
+    "perf": "perf log",
+    "json": "list of calls",
+}
+_MOST_COMPARED = 5000
+_FURTHER = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +45,14 @@ class ImportedLog:
 
     name: str
     format: str
-    """``qemu`` or ``strace``."""
+    """``qemu``, ``strace``, ``ftrace``, ``perf`` or ``json``."""
     profile: KernelProfile
     config: VmConfig
     """The machine as far as the log shows it."""
     vm: int | None
     """The VM with the most operations; None if the log has no operation."""
     vms: int
-    commands: tuple[SetMemoryRegion | CreateGuestMemfd, ...]
+    commands: tuple[Command, ...]
     """All calls on that VM in order, with those that the log does not show but that must have been made."""
     lines: tuple[int, ...]
     """Line of the log of each command; a supplied one has the line of the call that proves it."""
@@ -60,6 +73,10 @@ class ImportedLog:
     disagreements: int
     """Of all VMs."""
     first_disagreement: Row | None
+    divergence: Divergence | None
+    """Where results differ: how each kernel does up to a while after the first one that does."""
+    preview: Preview
+    """What the lines became."""
     assumptions: tuple[str, ...]
     stopped: str | None
 
@@ -80,8 +97,12 @@ class ImportedLog:
             f"{'' if self.operations == 1 else 's'} on {self.vms} VM"
             f"{'' if self.vms == 1 else 's'}; VM {self.vm}: {', '.join(f'{n} {word}' for n, word in kinds if n)}."
             f" {self._unused()}."
-            f" {f'{self.disagreements} results differ' if self.disagreements else 'Every recorded result agrees'}."
+            f" {self._agreement()}."
         )
+
+    def _agreement(self) -> str:
+        n = self.disagreements
+        return f"{n} result{' differs' if n == 1 else 's differ'}" if n else "Every recorded result agrees"
 
     def _unused(self) -> str:
         return f"{len(self.gaps)} line{'' if len(self.gaps) == 1 else 's'} not used"
@@ -108,13 +129,21 @@ def import_log(
     TraceError
         If it is no log that can be read, or larger than the limit.
     """
-    replay = Replay(bytes_source(name, source, limit_bytes=limit_bytes), profile)
+    kept = bytes_source(name, source, limit_bytes=limit_bytes)
+    replay = Replay(kept, profile)
+    table = PreviewTable()
+    count = 0
     gaps: list[Gap] = []
     replay.gaps = gaps
-    commands: dict[int, list[tuple[int, SetMemoryRegion | CreateGuestMemfd]]] = {}
+    commands: dict[int, list[tuple[int, Command]]] = {}
     kinds: dict[int, Counter[str | None]] = {}
     machines = replay.lift.machines
-    for row in replay.rows():
+    for record, row in replay.entries():
+        if row is None:
+            table.add(record, None, count)
+            continue
+        count += 1
+        table.add(record, row, count)
         own = commands.setdefault(row.vm, [])
         own.extend((row.line, command) for command in machines[row.vm].supplied)
         command = machines[row.vm].command
@@ -145,6 +174,14 @@ def import_log(
         gaps=tuple(gaps),
         disagreements=summary.disagreements,
         first_disagreement=summary.first_disagreements[0] if summary.first_disagreements else None,
+        divergence=_divergence(kept, summary.first_disagreements),
+        preview=table.preview(),
         assumptions=summary.assumptions,
         stopped=summary.stopped,
     )
+
+
+def _divergence(source: Source, differ: tuple[Row, ...]) -> Divergence | None:
+    if not differ:
+        return None
+    return compare_profiles(source, limit=min(differ[0].number + _FURTHER, _MOST_COMPARED))

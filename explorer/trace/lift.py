@@ -9,20 +9,21 @@ Models nothing of the kernel itself. Read next: `unseen`, `replay`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.commands import CreateGuestMemfd, SetMemoryRegion
+from explorer.engine.commands import Command, CreateGuestMemfd, SetMemoryRegion, format_command
 from explorer.engine.state import new_vm
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
+from explorer.trace.records import UNNAMED
 from explorer.trace.unseen import explain, on_file
 
 if TYPE_CHECKING:
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
     from explorer.engine.state import Kvm
-    from explorer.trace.records import RegionCall, Vm
+    from explorer.trace.records import OtherCall, RegionCall, Vm
 
 __all__ = ["Lift", "Machine", "Row"]
 
@@ -34,7 +35,8 @@ class Row(NamedTuple):
     """From 0, in the order in which the calls returned."""
     line: int
     """Line of the log that shows the arguments."""
-    op: Literal["set_region"]
+    op: str
+    """Verb of the command: ``set_region``, or of another call ``get_dirty_log`` and the like."""
     vm: int
     """VM, from 0 in the order of appearance."""
     as_id: int
@@ -76,7 +78,7 @@ class Machine:
         self.max_live = 0
         self.touched: set[tuple[int, int]] = set()
         """Slots, as (address space, id), that an accepted call in the log named."""
-        self.command: SetMemoryRegion | None = None
+        self.command: Command | None = None
         """The call of the last row as the engine got it."""
         self.supplied: list[SetMemoryRegion | CreateGuestMemfd] = []
         """Commands that stand for calls the log does not show, made for the last row."""
@@ -116,7 +118,9 @@ class Lift:
         agrees: bool | None = None
         if recorded_ret is not None:
             agrees = errno == recorded_errno
-            if not agrees:
+            if not agrees and recorded_errno == UNNAMED and errno is not None:
+                agrees = True
+            elif not agrees:
                 step, found = explain(machine, command, step, recorded_errno, qemu=self._qemu)
                 errno = None if step.errno is None else step.errno.name
                 agrees = errno == recorded_errno or (None if found else False)
@@ -154,6 +158,44 @@ class Lift:
             kvm.memslots[as_id].active.generation if as_id < len(kvm.memslots) else None,
             live,
             note,
+        )
+
+    def run_other(self, call: OtherCall) -> Row:
+        """Replay a call that is no region call and return its row."""
+        machine = self.machines.get(call.vm.index)
+        if machine is None:
+            machine = self.machines[call.vm.index] = Machine(call.vm, self._new)
+        command = machine.command = call.command
+        machine.supplied = []
+        step = apply(machine.kvm, command, record=False)
+        errno = None if step.errno is None else step.errno.name
+        if call.errno is None or errno is not None:
+            machine.kvm = step.kvm
+        as_id = getattr(command, "as_id", 0)
+        spaces = machine.kvm.memslots
+        machine.operations += 1
+        self._rows += 1
+        return Row(
+            self._rows - 1,
+            call.line,
+            format_command(command).partition(" ")[0],
+            call.vm.index,
+            as_id,
+            getattr(command, "slot", 0),
+            getattr(command, "flags", 0),
+            getattr(command, "gpa", 0),
+            getattr(command, "size", 0),
+            getattr(command, "hva", 0),
+            None,
+            None,
+            0 if errno is None else -1,
+            errno,
+            call.ret,
+            call.errno,
+            None if call.ret is None else errno == call.errno,
+            spaces[as_id].active.generation if as_id < len(spaces) else None,
+            machine.live,
+            None,
         )
 
     def forget(self, vm: Vm) -> None:

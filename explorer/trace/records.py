@@ -10,11 +10,26 @@ Not modelled: memory attributes; how long a guest_memfd is, which no log shows. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.types import ExplorerError
 
-__all__ = ["NOT_FROM_KVM", "Context", "Gap", "Record", "RegionCall", "TraceError", "Vm", "shorten"]
+if TYPE_CHECKING:
+    from explorer.engine.commands import Command
+
+__all__ = [
+    "NOT_FROM_KVM",
+    "UNNAMED",
+    "Context",
+    "Gap",
+    "MmuEvent",
+    "OtherCall",
+    "Record",
+    "RegionCall",
+    "TraceError",
+    "Vm",
+    "shorten",
+]
 
 NOT_FROM_KVM = {
     "EBADF": "there is no such descriptor",
@@ -26,6 +41,8 @@ NOT_FROM_KVM = {
     "EACCES": "a filter of system calls",
 }
 """Errnos that come from before KVM looks at a region, and what they mean there."""
+UNNAMED = "errno 0"
+"""Stands for the errno of a call that failed in a log that does not say which errno it got."""
 
 _SHOWN = 60
 
@@ -77,11 +94,35 @@ class RegionCall(NamedTuple):
     """Bytes."""
 
 
+class OtherCall(NamedTuple):
+    """Another call that reached KVM, such as KVM_GET_DIRTY_LOG with its arguments."""
+
+    line: int
+    vm: Vm
+    command: Command
+    ret: int | None
+    """0, -1, or None if the log does not show how the call ended."""
+    errno: str | None
+
+
 class Context(NamedTuple):
     """Lines that are no operation but say which VM a later one is for."""
 
     line: int
     lines: int
+    what: str = ""
+    """What the lines say, such as ``KVM_CREATE_VM``."""
+
+
+class MmuEvent(NamedTuple):
+    """A trace event of KVM's MMU."""
+
+    line: int
+    name: str
+    kind: str
+    """``zap`` or ``SPTE``."""
+    during: bool
+    """Whether a region call was in progress; else the event is taken for one after the last that returned."""
 
 
 class Gap(NamedTuple):
@@ -93,7 +134,7 @@ class Gap(NamedTuple):
     """The line itself, as it stands in the log."""
 
 
-Record = RegionCall | Context | Gap
+Record = RegionCall | OtherCall | Context | MmuEvent | Gap
 
 
 def shorten(text: str, most: int = _SHOWN) -> str:

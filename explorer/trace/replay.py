@@ -18,18 +18,20 @@ from explorer.engine.types import PAGE_SHIFT
 from explorer.trace.clues import find_clues
 from explorer.trace.descriptors import Descriptors
 from explorer.trace.detect import detect_format
+from explorer.trace.ftrace import read_ftrace, shows_returns
+from explorer.trace.jsonl import Head, read_head, read_json
 from explorer.trace.lift import Lift
 from explorer.trace.qemu import read_qemu
-from explorer.trace.records import Gap, RegionCall
+from explorer.trace.records import Gap, MmuEvent, OtherCall, RegionCall
 from explorer.trace.strace import read_strace
-from explorer.trace.summary import Skipped, Summary
+from explorer.trace.summary import MmuEvents, Skipped, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from explorer.engine.profile import KernelProfile
     from explorer.trace.lift import Machine, Row
-    from explorer.trace.records import Record
+    from explorer.trace.records import Context, Record
     from explorer.trace.source import Source
     from explorer.trace.summary import Layout
 
@@ -41,6 +43,7 @@ DEFAULT_PROFILE = "v6_18"
 _FILE_OF_ONE_THREAD = re.compile(r"\.\d+(?:\.gz)?$")
 """How ``strace -ff -o NAME`` calls its files: NAME.PID. A rotated log looks alike but names its threads."""
 _UNTERMINATED = "the last line has no end and may be cut off"
+_HOST = "The host is taken for one with shadow paging, no external page trackers and no memory slots of its own."
 _KEPT_ROWS = 20
 _NAMED_VMS = 5
 
@@ -62,9 +65,16 @@ class Replay:
         """Set it to a list to get the lines that were not used, with their text."""
         self._asked_for = profile is not None
         self._clues = find_clues(source.blocks())
+        self._head = read_head(source) if self.format == "json" else Head()
+        if profile is None and self._head.profile is not None:
+            self.profile = get_profile(self._head.profile)
         two_spaces = self._clues.second_space is not None
-        self.config = VmConfig(tdp=False, smm=two_spaces, external_write_tracking=False, processor="pvm")
+        self.config = self._head.config or VmConfig(
+            tdp=False, smm=two_spaces, external_write_tracking=False, processor="pvm"
+        )
+        self.mmu_events = MmuEvents()
         self.lift = Lift(self.profile, self.config, qemu=self.format == "qemu")
+        self._run = self.lift.run
         self._source = source
         self._descriptors = Descriptors(one_thread=bool(_FILE_OF_ONE_THREAD.search(source.name)))
         self._skipped = Skipped()
@@ -75,21 +85,37 @@ class Replay:
 
     def rows(self) -> Iterator[Row]:
         """Iterate over the operations; `summary` is complete after the last one."""
-        run, kinds = self.lift.run, self._kinds
+        take = self._take
         for record in self._records():
-            self._last_line = record.line
-            if type(record) is not RegionCall:
-                self._note(record)
-                continue
-            row = run(record)
-            self._operations += 1
+            row = take(record)
+            if row is not None:
+                yield row
+
+    def entries(self) -> Iterator[tuple[Record, Row | None]]:
+        """Iterate over all records, each with its operation if it is one; `summary` is complete after the last."""
+        for record in self._records():
+            yield record, self._take(record)
+
+    def _take(self, record: Record) -> Row | None:
+        """Count a record and replay it if it is an operation."""
+        self._last_line = record.line
+        if isinstance(record, RegionCall):
+            row = self._run(record)
             self._used += record.lines
-            kinds[row.kind or "NOOP" if row.errno is None else "REFUSED"] += 1
-            if record.lines > 1:
+            self._kinds[row.kind or "NOOP" if row.errno is None else "REFUSED"] += 1
+            if record.lines > 1 and self.format == "strace":  # a trace shows begin and return of every call
                 self._in_halves += 1
-            if row.agrees is not True or row.note is not None:
-                self._doubt(row)
-            yield row
+        elif isinstance(record, OtherCall):
+            row = self.lift.run_other(record)
+            self._used += 1
+            self._kinds[row.op if row.errno is None else "REFUSED"] += 1
+        else:
+            self._note(record)
+            return None
+        self._operations += 1
+        if row.agrees is not True or row.note is not None:
+            self._doubt(row)
+        return row
 
     def summary(self) -> Summary:
         """Return the counts."""
@@ -110,6 +136,7 @@ class Replay:
             assumptions=tuple(self._assumptions()),
             stopped=f"after line {self._last_line}: {self._source.stopped}" if self._source.stopped else None,
             first_disagreements=tuple(self._first),
+            mmu_events=self.mmu_events,
             final_layout=tuple(_layout(machines.get(index)) for index in range(vms)),
         )
 
@@ -122,15 +149,28 @@ class Replay:
 
     def _records(self) -> Iterator[Record]:
         lines = self._source.lines()
-        return read_qemu(lines) if self.format == "qemu" else read_strace(lines, self._descriptors)
+        match self.format:
+            case "qemu":
+                return read_qemu(lines)
+            case "json":
+                return read_json(lines, self._head)
+            case "ftrace" | "perf":
+                returns = shows_returns(self._source.blocks())
+                return read_ftrace(self._source.lines(), self._descriptors, returns=returns)
+            case _:
+                return read_strace(lines, self._descriptors)
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Context | MmuEvent | Gap) -> None:
         if isinstance(record, Gap):
             if record.line == self._source.open_line:
                 record = record._replace(reason=f"{record.reason} ({self._source.stopped or _UNTERMINATED})")
             self._skipped.add(record.line, record.reason)
             if self.gaps is not None:
                 self.gaps.append(record)
+            return
+        if isinstance(record, MmuEvent):
+            self._used += 1
+            self.mmu_events.add(record, self._operations if record.during else self._operations - 1)
             return
         self._used += record.lines
         while self._descriptors.ended:
@@ -148,15 +188,20 @@ class Replay:
 
     def _assumptions(self) -> Iterator[str]:
         """Say in sentences what the log does not say."""
-        if not self._asked_for:
+        if self._head.kernel is not None:
+            yield f"The log is of kernel {self._head.kernel}."
+        if not self._asked_for and self._head.profile is None:
             yield f"The log does not name its kernel: profile {self.profile.name} ({self.profile.title}) is assumed."
-        yield "The host is taken for one with shadow paging, no external page trackers and no memory slots of its own."
+        if self._head.config is None:
+            yield _HOST
         slots = self._clues.user_mem_slots
         if slots is not None and slots != self.profile.user_mem_slots:
             fitting = [name for name, profile in PROFILES.items() if profile.user_mem_slots == slots]
             hint = f"; try --profile {fitting[-1]}" if fitting else ""
             yield f"The log's KVM has {slots} slots, the profile has {self.profile.user_mem_slots}{hint}."
-        if self._clues.second_space:
+        if self._head.config is not None:
+            pass
+        elif self._clues.second_space:
             yield f"VMs have two address spaces: {self._clues.second_space}."
         elif self.profile.smm_is_optional:
             yield "VMs have one address space: no call in another one succeeded."

@@ -173,10 +173,10 @@ class _Reader:
             yield from self.threads.resume(pid, at, resumed[1], rest[resumed.end() :], line)
         elif _ENDED.match(rest):
             yield from self.threads.end(pid)
-            yield Context(at[0], len(at))
+            yield Context(at[0], len(at), "the end of a thread")
         elif (superseded := _SUPERSEDED.match(rest)) is not None:
             yield from self.threads.supersede(pid, int(superseded[1]))
-            yield Context(at[0], len(at))
+            yield Context(at[0], len(at), "execve")
         elif _CONTINUES.match(line):
             # With -z strace keeps both halves back until it knows the result, and then needs no <... resumed>.
             if self._begun is not None and self._begun[0] == at[0] - 1:

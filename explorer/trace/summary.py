@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from explorer.trace.lift import Row
+    from explorer.trace.records import MmuEvent
 
-__all__ = ["Layout", "Skipped", "Summary"]
+__all__ = ["Layout", "MmuEvents", "Skipped", "Summary"]
 
 Layout = tuple[tuple[int, int, int, int, int, int], ...]
 """Slots of one VM: (address space, slot, guest address, size, host address, flags), addresses and size in bytes."""
 
 _MOST_REASONS = 1000
+_MOST_OPERATIONS = 1000
 
 
 class Skipped:
@@ -63,6 +65,29 @@ class Skipped:
         return [(reasons[number], count, runs[number][:most]) for number, count in counts.most_common()]
 
 
+class MmuEvents:
+    """Trace events of KVM's MMU, counted by name, and put beside the operations by order."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.by_name: Counter[str] = Counter()
+        self.by_operation: dict[int, Counter[str]] = {}
+        """Per operation, ``zap`` and ``SPTE`` events during it or after it; -1 is before the first one."""
+        self.elsewhere = 0
+        """Events of operations past the first ones that are told apart."""
+
+    def add(self, event: MmuEvent, operation: int) -> None:
+        """Count an event of an operation."""
+        self.by_name[event.name] += 1
+        known = self.by_operation.get(operation)
+        if known is None and len(self.by_operation) < _MOST_OPERATIONS:
+            known = self.by_operation[operation] = Counter()
+        if known is None:
+            self.elsewhere += 1
+        else:
+            known[f"{event.kind} {'during' if event.during else 'after'}"] += 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What came of a whole log."""
@@ -88,5 +113,6 @@ class Summary:
     stopped: str | None
     """Why and where reading ended before the end of the log, or None."""
     first_disagreements: tuple[Row, ...]
+    mmu_events: MmuEvents
     final_layout: tuple[Layout, ...]
     """Per VM, as it was when the log or the VM ended."""

@@ -68,15 +68,15 @@ class Threads:
 
     def begin(self, pid: Pid, at: tuple[int, ...], call: Call, line: str) -> Iterator[Record]:
         """Take the first half of a call: another thread's line came before its end."""
-        yield from self._give_up(pid)
+        yield from self.give_up(pid)
         if len(self.halves) >= _MOST_HALVES:
-            yield from self._give_up(next(iter(self.halves)))
+            yield from self.give_up(next(iter(self.halves)))
         half = _Half(at, call.name, call.args, line)
         ioctl = parse_ioctl(call.args) if call.name == "ioctl" else None
         if call.name == "close":
             first = self._close(pid, at, call.args, line)
             yield from first
-            second = Context(0, 1) if isinstance(first[0], Context) else Gap(0, first[0].reason)
+            second = Context(0, 1, "close") if isinstance(first[0], Context) else Gap(0, first[0].reason)
             self.halves[pid] = half._replace(second=second)
         elif call.name not in _FOLLOWED or (ioctl is not None and not _is_followed(ioctl)):
             reason = (
@@ -130,28 +130,36 @@ class Threads:
     def complete(self, pid: Pid, at: tuple[int, ...], call: Call, line: str) -> Iterator[Record]:
         """Take a call whose line is whole."""
         if pid in self.halves:
-            yield from self._give_up(pid)
+            yield from self.give_up(pid)
         yield from self._finish_call(pid, at, call, _Half(at, call.name, call.args, line))
 
     def end(self, pid: Pid) -> Iterator[Record]:
         """Let a thread go that has ended."""
-        yield from self._give_up(pid)
+        yield from self.give_up(pid)
         self.descriptors.exited(pid)
 
     def supersede(self, pid: Pid, old: int) -> Iterator[Record]:
         """Note that thread `old` has started a program and is the main thread `pid` now."""
         if old != pid:
-            yield from self._give_up(pid)
+            yield from self.give_up(pid)
         half = self.halves.pop(old, None)
         if half is not None:
             self.halves[pid] = half
 
+    def in_region_call(self) -> bool:
+        """Return whether any thread is in the middle of a region call whose arguments are shown."""
+        return any(
+            half.ioctl is not None and half.ioctl.command in _REGION and half.ioctl.argument.startswith("{")
+            for half in self.halves.values()
+        )
+
     def finish(self) -> Iterator[Record]:
         """Say, at the end of the log, what became of the calls that are still in progress."""
         for pid in list(self.halves):
-            yield from self._give_up(pid)
+            yield from self.give_up(pid)
 
-    def _give_up(self, pid: Pid) -> Iterator[Record]:
+    def give_up(self, pid: Pid) -> Iterator[Record]:
+        """Say what became of a call that the log does not show returning."""
         half = self.halves.pop(pid, None)
         if half is None or half.second is not None:
             return
@@ -184,14 +192,14 @@ class Threads:
         if name in _FORKS:
             child = result.value if result.value is not None and result.value > 0 else None
             self.descriptors.forked(pid, child, shares=shares_descriptors(name, call.args))
-            yield Context(at[0], len(at))
+            yield Context(at[0], len(at), name)
             return
         if result.value is None or result.value < 0 or result.injected:
             yield from _gaps(at, f"{name} that failed", line)
         elif name == "close":
             yield from self._close(pid, at, call.args, line)
         elif self._changes_descriptors(pid, at[-1], call, result.value):
-            yield Context(at[0], len(at))
+            yield Context(at[0], len(at), name)
         else:
             yield from _gaps(at, f"{name}, but not of a VM's descriptor", line)
 
@@ -218,7 +226,7 @@ class Threads:
     def _close(self, pid: Pid, at: tuple[int, ...], args: str, line: str) -> list[Context | Gap]:
         fds = parse_fds(args, 1)
         if fds and self.descriptors.closed(pid, fds[0], fds[0], at[-1]):
-            return [Context(at[0], len(at))]
+            return [Context(at[0], len(at), "close")]
         return [Gap(number, "close, but not of a VM's descriptor", line) for number in at]
 
     def _other_ioctl(self, pid: Pid, at: tuple[int, ...], ioctl: Ioctl, result: Result, line: str) -> Iterator[Record]:
@@ -228,9 +236,9 @@ class Threads:
             elif self.descriptors.made(pid, ioctl.fd, result.value, at[0]) is None:
                 yield from _gaps(at, "more VMs than are followed", line)
             else:
-                yield Context(at[0], len(at))
+                yield Context(at[0], len(at), ioctl.command)
         elif _is_followed(ioctl):
-            yield Context(at[0], len(at))
+            yield Context(at[0], len(at), ioctl.command)
         else:
             yield from _gaps(at, _other_ioctl(ioctl.command), line)
 
@@ -295,7 +303,7 @@ def reason_unused(command: str) -> str | None:
 
 def _other_ioctl(command: str) -> str:
     if command in ("KVM_GET_DIRTY_LOG", "KVM_CLEAR_DIRTY_LOG"):
-        return "dirty-log call, not a change of slots"
+        return "dirty-log call, no change of slots; its arguments are not shown, only where they are in memory"
     kind = "another KVM call" if command.startswith("KVM_") else "another ioctl"
     return f"{kind}: {shorten(command, 40)}"
 

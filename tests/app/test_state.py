@@ -179,7 +179,7 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
 def test_a_damaged_address_names_the_part_and_changes_nothing(
     opening: AppState, changed: dict[str, str], words: str
 ) -> None:
-    link = actions.to_link(actions.answer(opening, 3)) | changed
+    link = actions.to_link(actions.set_tracker(opening, "log")) | changed
 
     with pytest.raises(LinkError, match=words):
         unpack(link)
@@ -191,7 +191,7 @@ def test_a_damaged_address_names_the_part_and_changes_nothing(
 
 @given(st.integers(1, 200))
 def test_an_address_that_was_cut_off_is_never_half_a_run(left: int) -> None:
-    link = actions.to_link(actions.answer(initial_state(), 3))
+    link = actions.to_link(actions.set_tracker(initial_state(), "log"))
     cut = link["o"][: min(left, len(link["o"]) - 1)]
 
     with pytest.raises(LinkError):
@@ -274,3 +274,47 @@ def test_no_room_is_said_and_nothing_moves(opening: AppState) -> None:
     assert none.notice is not None
     assert none.notice.kind == "error"
     assert none.view == opening.view
+
+
+# -- undoing how it is looked at -------------------------------------------------------------------
+
+
+def test_undo_takes_back_zoom_scale_and_focus_one_by_one_and_no_operation(opening: AppState) -> None:
+    moved = actions.answer(opening, 3)
+    looks = [moved]
+    looks.append(actions.zoom(looks[-1], 0xD0200, 0.5, (0xD0000, 0xD0400)))
+    looks.append(actions.set_scale(looks[-1], "linear"))
+    looks.append(actions.look_at(looks[-1], SlotKey(0, 4)))
+
+    state = looks[-1]
+    for before in reversed(looks[:-1]):
+        state = actions.undo_view(state)
+        assert state.view == before.view
+        assert shown(state) == shown(moved)
+
+    left = actions.undo_view(state)
+    assert left.view == moved.view
+    assert left.notice is not None
+    assert "operations are not undone" in left.notice.text
+
+
+def test_an_operation_between_two_looks_stays_and_the_page_keeps_its_size(opening: AppState) -> None:
+    moved = actions.answer(opening, 3)
+    zoomed = actions.zoom(moved, 0xD0200, 0.5, (0xD0000, 0xD0400))
+    longer = actions.set_tracker(zoomed, "log")
+    smaller = actions.fitted(longer, width=1366, map_width=1102, theme="dark")
+
+    undone = actions.undo_view(smaller)
+
+    assert undone.run == longer.run
+    assert (undone.view.narrow, undone.view.theme) == (True, "dark")
+    assert undone.view.window == moved.view.window
+
+
+def test_so_many_looks_are_kept_and_what_changes_nothing_is_none(opening: AppState) -> None:
+    state = actions.fit(opening)
+    assert state.views == ()
+
+    for turn in range(120):
+        state = actions.set_scale(state, "linear" if turn % 2 else "equal")
+    assert len(state.views) == 50

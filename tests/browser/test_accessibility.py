@@ -28,6 +28,12 @@ def states_of(screen: Screen) -> Iterator[str]:
     yield "the checks of a refused MOVE"
     screen.press("3").until_read(".mx-panel-table", "slot 10")
     yield "the table of slots"
+    screen.tell("Before the patch").press("Enter").until_at(16, 9).press("1")
+    screen.page.wait_for_selector(".tl-node.is-broken", state="attached")
+    yield "a violation"
+    screen.press("n").until_focus_in(".mx-note")
+    yield "the notes"
+    screen.press("Escape")
     screen.press("?")
     screen.page.wait_for_selector(".mx-help", state="visible")
     yield "the list of keys"

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from explorer.engine.profile import PROFILES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -115,13 +117,13 @@ def test_under_the_posted_patch_the_verdicts_invert(screen: Screen) -> None:
 
 def test_v_walks_through_the_kernels(screen: Screen) -> None:
     names = [screen.page.locator(".mx-chip-kernel select").input_value()]
-    for _ in range(9):
+    for _ in PROFILES:
         revision = screen.revision
         screen.press("v").until_drawn_anew(revision)
         names.append(screen.page.locator(".mx-chip-kernel select").input_value())
 
     assert names[0] == names[-1]
-    assert len(set(names)) == 9
+    assert len(set(names)) == len(PROFILES)
 
 
 def test_every_key_of_the_list_of_keys_does_something(screen: Screen) -> None:

@@ -58,7 +58,7 @@ def test_json_holds_the_text_and_what_it_is(capsys):
 def test_a_scenario_file_is_taken_too(tmp_path, capsys):
     file = tmp_path / "own.toml"
     file.write_text(
-        'id="a"\ntitle="Mine"\nteaches="t"\nsource="s"\nprofile="v6_18"\n'
+        'id="a"\ntitle="Mine"\nteaches="t"\nlook="l"\nsource="s"\nprofile="v6_18"\n'
         '[[step]]\nsay="One slot."\ndo="set_region slot=1 gpa=0 size=0x1000"\n'
     )
 

@@ -12,11 +12,11 @@ PAGE = 4096
 LOG, READONLY = 1, 2
 OLD = ("pre_edd4", "v5_10", "v6_1")
 """Before the KVMGT series."""
-FIRST_GFN_CHECK = ("v6_1", "v6_6", "v6_6_posted", "v6_6_nocheck", "v6_12", "v6_18", "v7_3")
-SMM_BY_BUILD = ("v6_6", "v6_6_posted", "v6_6_nocheck", "v6_12", "v6_18", "v7_3")
-ON_DEMAND = ("v6_12", "v6_18", "v7_3")
+FIRST_GFN_CHECK = ("v6_1", "v6_6", "v6_6_posted", "v6_6_nocheck", "v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
+SMM_BY_BUILD = ("v6_6", "v6_6_posted", "v6_6_nocheck", "v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
+ON_DEMAND = ("v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
 BOTH_SPACES = ("v6_1", "v7_3")
-REFUSES = ("v6_6", "v6_12", "v6_18", "v7_3")
+REFUSES = ("v6_6", "v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
 
 
 @dataclass

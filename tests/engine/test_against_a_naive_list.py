@@ -256,6 +256,8 @@ class EngineAndJudge(RuleBasedStateMachine):
         self.agree(EnableCap(cap=168, arg=arg), self.naive.manual_protect(arg))
 
     def quirk(self) -> None:
+        if self.naive.profile == "v6_12_quirk_posted":
+            return  # shadow pages outlive their slot's arrays then: test_zap tells how
         self.agree(EnableCap(cap=213, arg=128), self.naive.disable_slot_zap_quirk())
 
     def agree(self, command: Command, errno: str | None) -> Step:

@@ -11,7 +11,7 @@ from story import H, story
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import GuestWrite
-from explorer.engine.events import GuestReadServed, MappingsProtected, PageMapped, PageMarkedDirty
+from explorer.engine.events import Called, GuestReadServed, MappingsProtected, PageMapped, PageMarkedDirty
 from explorer.engine.invariants import violations
 from explorer.engine.lookup import KVM_HVA_ERR_BAD
 from explorer.engine.spte import spte_at
@@ -387,3 +387,29 @@ def test_in_a_huge_mapping_that_was_split_each_page_is_written_for_itself():
 
     assert [spte_at(vm.kvm, 0, gfn)[1].writable for gfn in (99, 100, 101)] == [False, True, False]
     assert vm.dirty(0) == [100]
+
+
+@pytest.mark.parametrize("there", [(0, 1, 5, 6, 7), (1, 5, 6, 7)], ids=["from the first on", "but the first"])
+def test_neighbours_behind_the_page_are_mapped_if_any_before_it_was(there):
+    """direct_pte_prefetch_many() gives up only if it got no page at all; __direct_pte_prefetch() then stops."""
+    vm = story(host_huge_pages=False, **OLDER_MMU).slot(0, gfn=0, npages=16, hva=H)
+    for page in there:
+        vm.do(f"host_touch hva={H + (page << 12):#x} size=0x1000 value=1")
+
+    assert vm.guest_writes(4) == "ram"
+
+    mapped = [gfn for gfn in range(8) if spte_at(vm.kvm, 0, gfn) is not None]
+    assert mapped == ([0, 1, 4, 5, 6, 7] if 0 in there else [4])
+
+
+def test_access_that_only_the_dirty_log_took_is_given_back_without_asking():
+    """fast_page_fault(): no slot is looked up for a host page, and no entry is made."""
+    vm = vm_with_memory(flags=LOG, **TDP_MMU)
+    assert vm.guest_writes(3) == "ram"
+    assert vm.dirty(0) == [3]
+
+    assert vm.guest_writes(3) == "ram"
+
+    assert "fast_page_fault" in [e.function for e in vm.events(Called)]
+    assert "kvm_faultin_pfn" not in [e.function for e in vm.events(Called)]
+    assert vm.events(PageMapped) == []

@@ -109,3 +109,13 @@ def test_a_split_irqchip_may_reserve_as_many_pins_as_there_are_irq_routes(pins, 
     vm = story(profile="v6_18").do(EnableCap(cap=KVM_CAP_SPLIT_IRQCHIP, arg=pins))
 
     assert vm.errno is errno
+
+
+def test_an_address_that_was_never_set_is_the_kernel_s_own_from_the_first_vcpu_on():
+    """vmx.c: init_rmode_identity_map(), VMX_EPT_IDENTITY_PAGETABLE_ADDR."""
+    vm = story(processor="intel", tdp=True, unrestricted_guest=False)
+    assert vm.kvm.setup.identity_map_addr == 0
+
+    vm.do("create_vcpu id=0")
+
+    assert vm.kvm.setup.identity_map_addr == 0xFFFBC000

@@ -17,7 +17,7 @@ from explorer.engine.profile import PROFILES
 from explorer.engine.state import WriteTrack
 from explorer.engine.types import PG_LEVEL_1G, PG_LEVEL_2M, AsId, Gfn
 
-REFUSES = ("v6_6", "v6_12", "v6_18", "v7_3")
+REFUSES = ("v6_6", "v6_12_quirk_posted", "v6_12", "v6_18", "v7_3")
 
 
 def shadow_one(vm: Story, gfn: int, level: int) -> None:

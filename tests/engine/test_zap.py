@@ -7,10 +7,13 @@ from story import Story, story
 
 from explorer.engine.apply import BusyError
 from explorer.engine.commands import EnableCap, SetTssAddr
+from explorer.engine.draft import KvmDraft
 from explorer.engine.events import KernelWarned, MappingsZapped, ShadowPageZapped
 from explorer.engine.invariants import get_invariant, violations
+from explorer.engine.mmu import mmu_first_shadow_root_alloc, shadow_guest_table
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.spte import sptes_of_gfn
+from explorer.engine.types import AsId, Gfn
 from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 QUIRK_OFF = EnableCap(cap=KVM_CAP_DISABLE_QUIRKS2, arg=KVM_X86_QUIRK_SLOT_ZAP_ALL)
@@ -88,7 +91,7 @@ def test_with_the_quirk_off_shadow_pages_at_the_slot_s_gfns_go_in_both_address_s
     assert vm.counts(1, as_id=1) == {}
 
 
-@pytest.mark.parametrize("profile", [n for n in PROFILES if n not in WITH_QUIRK])
+@pytest.mark.parametrize("profile", [n for n in PROFILES if n not in (*WITH_QUIRK, "v6_12_quirk_posted")])
 def test_older_kernels_do_not_know_the_quirk(profile):
     vm = story(profile=profile).do(QUIRK_OFF)
 
@@ -212,3 +215,12 @@ def test_only_the_first_shadow_root_waits_for_the_lock_of_the_arrays(profile):
     vm.finish().shadow(16).begin_move(1, to_gfn=0x900).run_through("copy").shadow(20)
 
     assert vm.kvm.indirect_shadow_pages == 4 + 4
+
+
+def test_making_a_shadow_page_says_whether_one_was_made():
+    draft = KvmDraft(story().slot(0, gfn=0, npages=32).kvm, record=False)
+    mmu_first_shadow_root_alloc(draft)
+
+    assert shadow_guest_table(draft, Gfn(16), 4, AsId(0)) is True
+    assert shadow_guest_table(draft, Gfn(16), 4, AsId(0)) is False, "it is there"
+    assert shadow_guest_table(draft, Gfn(99), 4, AsId(0)) is False, "no slot holds it"

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from explorer.engine.profile import profile_of_release
 from explorer.engine.apply import apply
 from explorer.engine.commands import parse_command
 from explorer.engine.config import VmConfig
+from explorer.engine.profile import profile_of_release
 from explorer.engine.state import new_vm
 from explorer.explain.xray import xray_of
 

@@ -93,7 +93,7 @@ def test_settings_advance_side_by_side_and_no_further_than_asked():
     reruns = Reruns()
     reruns.follow(commands(*(SLOT, MOVE) * 50))
 
-    reruns.work(places, 100, 90)
+    reruns.work(places, 100, 10 * len(places))
 
     assert {len(reruns.of(place)) for place in places} == {10}
     reruns.work(places, 12, 10_000)

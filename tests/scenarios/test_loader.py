@@ -9,6 +9,7 @@ GOOD = """
 id = "x"
 title = "A title"
 teaches = "Something."
+look = "Something."
 source = "Somewhere."
 profile = "v6_12"
 {top}
@@ -40,18 +41,18 @@ def test_a_good_file_is_read():
     assert scenario.next.gfn == 3
 
 
-@pytest.mark.parametrize("key", ["id", "title", "teaches", "source", "profile"])
+@pytest.mark.parametrize("key", ["id", "title", "teaches", "look", "source", "profile"])
 def test_a_missing_key_is_named(key):
     lines = [line for line in GOOD.format(top="", step="", do=SLOT).splitlines() if not line.startswith(key)]
 
     told = complaint("\n".join(lines))
 
     assert told.startswith(f"{key} missing")
-    assert "id, title, teaches, source, profile, step" in told
+    assert "id, title, teaches, look, source, profile, step" in told
 
 
 def test_a_file_without_a_step_is_told():
-    assert complaint('id="x"\ntitle="t"\nteaches="t"\nsource="s"\nprofile="v6_1"').startswith("step missing")
+    assert complaint('id="x"\ntitle="t"\nteaches="t"\nlook="l"\nsource="s"\nprofile="v6_1"').startswith("step missing")
 
 
 def test_what_is_no_toml_is_told_with_its_line():
@@ -64,6 +65,10 @@ CASES = [
     ({"top": "colour = 3"}, ["unknown key colour", "title"]),
     ({"top": "next = 3"}, ["next is 3", "expected a text"]),
     ({"top": 'next = "jump"'}, ["next", "'jump' is no command", "set_region"]),
+    ({"top": 'at = "13"'}, ["at is '13'", "'13.6'"]),
+    ({"top": 'beat = "one"'}, ["beat is 'one'", "a number"]),
+    ({"top": 'like = "nowhere"'}, ["like", "'nowhere'", "first-look"]),
+    ({"top": 'like = "inside-the-move"'}, ["like", "'inside-the-move'", "another scenario"]),
     ({"top": 'layout = "nowhere"'}, ["layout", "'nowhere'", "q72-pc-3584M"]),
     ({"top": 'layout = "../10-first-look"'}, ["layout", "q72-pc-3584M"]),
     ({"top": "config = { color = 1 }"}, ["config has color", "host_phys_bits", "tdp"]),
@@ -103,7 +108,7 @@ def test_an_unknown_kernel_is_told_with_those_there_are():
 
 
 def test_a_step_that_is_no_table_is_told():
-    text = 'id="x"\ntitle="t"\nteaches="t"\nsource="s"\nprofile="v6_1"\nstep = ["say"]'
+    text = 'id="x"\ntitle="t"\nteaches="t"\nlook="l"\nsource="s"\nprofile="v6_1"\nstep = ["say"]'
 
     assert complaint(text) == "step 1: expected a table with say and do"
 

@@ -172,6 +172,17 @@ def test_where_the_watches_came_from_is_told_operation_by_operation():
     ]
 
 
+def test_properties_that_do_not_hold_are_listed_with_what_is_known_to_break_them():
+    # kernel-reference 5.6: the zap left four shadow pages, at the gfns of the guest's tables, and no slot there.
+    view = rail("v6_12_quirk_posted", QUIRK_OFF, *WATCHED, MOVE)
+
+    assert rows(view, "Broken properties") == [
+        ["no SPTE maps through an INVALID or dead slot", "4 places, 0xd0010"],
+    ]
+    assert "with the quirk off" in section(view, "Broken properties").note
+    assert "Broken properties" not in [s.title for s in rail("v6_12", QUIRK_OFF, *WATCHED, MOVE).sections]
+
+
 @pytest.mark.parametrize("profile", ALL_PROFILES)
 def test_what_was_never_recorded_is_not_called_checked(profile):
     recorded = {"v5_10": "5.10", "v6_1": "6.1", "v6_12": "6.12", "v6_18": "6.18", "v7_3": "7.3"}

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import MOVE, SLOT, random_runs, run_of
 
+from explorer.history import Stop
 from explorer.share import Told, export
 
 COLUMNS = 72
@@ -40,6 +41,20 @@ def test_notes_stand_before_their_operations():
     assert text.index("1. It is made.") < text.index("= 0 (CREATE)") < text.index("2. It goes.")
 
 
+def test_what_a_reader_wrote_stands_in_order_behind_its_operation_and_is_no_markup():
+    remarks = (
+        (Stop(-1, 0), "before all"),
+        (Stop(0, 0), "*loud* <b>"),
+        (Stop(1, 3), "here readers see INVALID"),
+        (Stop(1, 9), "over"),
+    )
+    text = export(Told(run_of("v6_18", SLOT, MOVE), "", ("It is made.", "It goes."), remarks), "markdown")
+
+    told = ["Note at the start: before all", "= 0 (CREATE)", r"Note at 1.1: \*loud\* \<b\>", "= 0 (MOVE)"]
+    told += ["Note at 2.4: here readers see INVALID", "Note at 2.10: over", "Not modelled"]
+    assert sorted(told, key=text.index) == told
+
+
 def test_a_dirty_log_shows_its_pages():
     text = letter(run_of("v6_18", "enable_cap cap=168 arg=3", SLOT + " flags=log", "get_dirty_log slot=10"))
 
@@ -52,7 +67,7 @@ def test_what_is_not_modelled_is_what_the_modules_that_the_run_went_through_say(
 
     assert "- memslots: " in plain
     assert "- trackers: " not in plain
-    assert "- trackers: shadow page tables of the GPU" in tracked
+    assert "- trackers: the reference to the VM" in tracked
     assert "- dirty_log: the dirty ring" in tracked
 
 

@@ -15,6 +15,8 @@ from explorer.trace.source import Source, file_source
 
 TRACES = Path(__file__).parents[2] / "assets" / "traces"
 RECORDED = sorted(path for path in TRACES.glob("*/*.gz") if re.match(r"(dst-)?(qemu-trace\.log|strace\.)", path.name))
+EVENTS = sorted(path for path in TRACES.glob("*/*.log.gz") if re.match(r"(ftrace|perf-\w+)\.log", path.name))
+"""Logs of tracers: most do not name the errnos, some not the arguments."""
 H = 0x7F00_0000_0000
 
 

@@ -234,6 +234,25 @@ def test_region2_by_number_is_known_although_its_arguments_do_not_show(line):
     assert log.reasons == ["arguments not shown, only where they are in memory"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ioctl(5, 0x4020ae46, 0x7ffd5e5a10) = 0",
+        "ioctl(5, 1075883590, 0x7ffd5e5a10) = 0",
+        "ioctl(5, _IOC(_IOC_WRITE, 0xae, 0x46, 0x20), 0x7ffd5e5a10) = 0",
+        "ioctl(5, 0x4020ae46 /* KVM_SET_USER_MEMORY_REGION */, 0x7ffd5e5a10) = 0",
+        "ioctl(0x5, 0x4020ae46, 0x7ffd5e5a10) = 0",
+    ],
+)
+def test_an_old_strace_shows_where_the_arguments_are_and_not_what_they_are(line):
+    log = replay(create_vm(), line, region(1))
+
+    assert log.reasons == ["arguments not shown, only where they are in memory"]
+    assert "Calls on VM 0 may be missing: line 2 changes its slots and was not used" in " ".join(
+        log.summary.assumptions
+    )
+
+
 def test_other_lines_are_named():
     log = replay(
         "1 ioctl(5, KVM_GET_DIRTY_LOG, 0x7ffea4a918a0) = 0",
@@ -251,11 +270,11 @@ def test_other_lines_are_named():
     )
 
     assert log.reasons == [
-        "dirty-log call, not a change of slots",
-        "dirty-log call, not a change of slots",
+        "dirty-log call, no change of slots; its arguments are not shown, only where they are in memory",
+        "dirty-log call, no change of slots; its arguments are not shown, only where they are in memory",
         "another KVM call: KVM_RUN",
         "another ioctl: TCGETS",
-        "another ioctl: 0xae80",
+        "another KVM call: KVM_RUN",
         "another system call: write",
         "a signal",
         "a message of strace itself",

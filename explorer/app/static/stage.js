@@ -19,6 +19,8 @@ const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
 const PLAY_STEP = 600;
+const SPEEDS = [0.25, 0.5, 1, 2, 4];
+const LONGEST_NOTE = 200;
 const STORY_TIME = 1200;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
@@ -41,21 +43,29 @@ const HELP = [
   ["→ ←", "next, previous operation"],
   ["⇧→ ⇧←", "one step inside an operation"],
   ["Home End", "start, end of the run"],
-  ["Space", "play, pause"],
+  ["Space", "play, pause; it stops at refusals and violations"],
+  ["[ ]", "play slower, faster"],
+  ["!", "go to the first violation of an invariant"],
+  ["N", "write a note at this stop; the notes of the run"],
+  ["U", "undo zoom, focus or scale of the map; operations stay"],
   ["Enter", "apply the composed operation"],
   ["1 to 6", "tabs; in the opening, 1 to 3 are the answers"],
+  ["PgDn PgUp", "next, previous beat of the guided story"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
   ["I", "turn the test of 6.6 round: as posted, as merged"],
   ["J", "Kernels tab: go to the first difference"],
   ["↑ ↓ ← →", "in a table of the Kernels tab: from cell to cell"],
+  ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
   ["G or /", "go to an address, page or slot"],
+  ["W", "why the value under the focus is what it is"],
+  ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
   ["C", "the composed operation"],
   ["T", "light, dark, high contrast"],
-  ["?", "this list"],
+  ["?", "keys, and what the words mean"],
   ["Esc", "close, leave a field"],
 ];
 
@@ -345,6 +355,8 @@ class Stage {
     this.asked = new Set();
     this.reported = "";
     this.lost = false;
+    this.speed = 1;
+    this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
   }
 
@@ -371,6 +383,7 @@ class Stage {
     this.map.append(this.mapHead, this.mapBody, this.because);
     this.tabs = section("tabs", "What happens inside");
     this.rail = section("rail", "Because");
+    this.told = make("div", "mx-told");
     this.preflight = section("preflight", "Preflight");
     this.importer = section("import", "Logs");
     this.buildImporter();
@@ -382,12 +395,21 @@ class Stage {
     this.help = make("div", "mx-help");
     this.help.hidden = true;
     this.help.setAttribute("role", "dialog");
-    this.help.setAttribute("aria-label", "Keys");
-    root.append(this.live, this.help);
+    this.help.setAttribute("aria-label", "Keys and words");
+    this.thread = make("div", "mx-thread");
+    this.thread.hidden = true;
+    this.thread.setAttribute("role", "dialog");
+    this.thread.setAttribute("aria-label", "The thread, claim by claim");
+    this.why = make("div", "mx-why");
+    this.why.hidden = true;
+    this.why.setAttribute("role", "dialog");
+    this.why.setAttribute("aria-label", "Why this value");
+    root.append(this.live, this.help, this.thread, this.why);
     this.figure = new Figure(this.mapBody, (key) => this.say({ t: "slot", key }));
     this.buildTabs();
     this.buildHelp();
     this.buildSheets();
+    this.buildCard();
     this.wait = make("p", "mx-wait", "Starting the model");
     this.mapBody.append(this.wait);
     this.el.append(root);
@@ -409,12 +431,17 @@ class Stage {
     foot.append(this.scrub);
     this.badge = button("Model only", "perform on the machine’s own KVM", () => this.openSheet("device"));
     button("Export", "export the run", () => this.openSheet("export"));
+    button("Note", "notes of the run", () => this.openNotes());
+    this.firstButton = button("First violation", "go to the first violation of an invariant", () => this.say({ t: "first" }));
     button("←", "previous operation", () => this.byOp(-1));
     button("⇧←", "previous step", () => this.byCell(-1));
     this.playButton = button("▶", "play", () => this.toggle());
+    this.speedButton = button("1×", "speed of play, 1 times", () => this.setSpeed(SPEEDS[(SPEEDS.indexOf(this.speed) + 1) % SPEEDS.length]));
+    this.speedButton.classList.add("mx-speed");
     button("⇧→", "next step", () => this.byCell(1));
     button("→", "next operation", () => this.byOp(1));
-    button("?", "keys", () => this.showHelp(true));
+    button("?", "keys and words", () => this.showHelp(true));
+    button("Thread", "the thread, claim by claim", () => this.showThread(true));
     this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
     this.time.append(this.timeBody, foot);
   }
@@ -435,7 +462,11 @@ class Stage {
       panel.setAttribute("role", "tabpanel");
     });
     this.tabNote = make("span", "mx-tabnote");
-    bar.append(this.tabNote);
+    this.onlyKey = make("button", "mx-key mx-only", "Only changes");
+    this.onlyKey.type = "button";
+    this.onlyKey.setAttribute("aria-pressed", "false");
+    this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
+    bar.append(this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
@@ -443,7 +474,11 @@ class Stage {
     this.ledger = make("div", "mx-ledger");
     this.arrays = new Figure(this.arraysHost, () => {});
     const middle = make("div", "mx-handoff");
-    middle.append(this.fields, this.arraysHost);
+    this.unchanged = make("p", "mx-unchanged", "This step changes no field of the slot.");
+    this.unchanged.hidden = true;
+    const table = make("div", "mx-fields-part");
+    table.append(this.fields, this.unchanged);
+    middle.append(table, this.arraysHost);
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
@@ -458,7 +493,52 @@ class Stage {
     const close = make("button", "mx-key", "Close");
     close.type = "button";
     close.addEventListener("click", () => this.showHelp(false));
-    this.help.append(make("h2", "", "Keys"), list, close);
+    this.words = make("div", "mx-words-list");
+    const head = make("div", "mx-help-head");
+    head.append(make("h2", "", "Keys"), close);
+    this.help.append(head, list, make("h2", "", "Words"), this.words);
+  }
+
+  // The card of a marked word: under the pointer, under the keyboard's focus, or kept open by a press.
+  buildCard() {
+    this.card = make("div", "mx-card");
+    this.card.hidden = true;
+    this.card.setAttribute("role", "tooltip");
+    this.card.id = `mx-card-${Math.random().toString(36).slice(2)}`;
+    this.root.append(this.card);
+    const over = (event) => {
+      const term = event.target.closest?.("[data-term]");
+      if (term && this.root.contains(term)) this.showCard(term);
+      else if (!this.card.contains(event.target)) this.hideCard();
+    };
+    this.root.addEventListener("pointerover", over);
+    this.root.addEventListener("focusin", over);
+    this.root.addEventListener("pointerleave", () => this.hideCard());
+  }
+
+  showCard(term) {
+    if (this.carded === term && !this.card.hidden) return;
+    this.hideCard();
+    const entry = this.words.querySelector(`[data-word="${CSS.escape(term.dataset.term)}"]`);
+    if (!entry) return;
+    this.carded = term;
+    this.card.replaceChildren(make("b", "", entry.textContent), ...entry.nextElementSibling.cloneNode(true).childNodes);
+    this.card.hidden = false;
+    term.setAttribute("aria-describedby", this.card.id);
+    const frame = this.frameBox().getBoundingClientRect();
+    const box = term.getBoundingClientRect();
+    const { offsetWidth: width, offsetHeight: height } = this.card;
+    const left = Math.min(Math.max(box.left - frame.left, 8), frame.width - width - 8);
+    const below = box.bottom - frame.top + 6;
+    const top = below + height > frame.height - 8 ? box.top - frame.top - height - 6 : below;
+    this.card.style.left = `${left}px`;
+    this.card.style.top = `${Math.max(top, 8)}px`;
+  }
+
+  hideCard() {
+    this.card.hidden = true;
+    this.carded?.removeAttribute("aria-describedby");
+    this.carded = null;
   }
 
   // Where a run goes from here: to the machine's own KVM, after one confirmation, and into a file.
@@ -500,7 +580,130 @@ class Stage {
         this.deviceBody,
       ),
       export: sheet("Export this run", this.formats),
+      notes: sheet("Notes", this.buildNotes()),
     };
+  }
+
+  // -- notes ---------------------------------------------------------------------------------------
+
+  buildNotes() {
+    const part = make("div");
+    const row = make("div", "mx-note-row");
+    this.noteField = make("input", "mx-note");
+    Object.assign(this.noteField, { type: "text", maxLength: LONGEST_NOTE });
+    this.noteField.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.saveNote();
+    });
+    const save = make("button", "mx-key", "Save");
+    save.type = "button";
+    save.addEventListener("click", () => this.saveNote());
+    row.append(this.noteField, save);
+    this.noteList = make("ol", "mx-notes");
+    part.append(row, this.noteList);
+    return part;
+  }
+
+  openNotes() {
+    this.tellPlace();
+    this.noteAt = [...this.at];
+    const place = this.noteAt[0] < 0 ? "the start" : `stop ${this.placeOf(this.noteAt)}`;
+    this.noteField.setAttribute("aria-label", `note at ${place}`);
+    this.noteField.placeholder = `A note at ${place}`;
+    this.noteField.value = this.marks.notes.find(([op, cell]) => op === this.noteAt[0] && cell === this.noteAt[1])?.[2] ?? "";
+    if (this.sheets.notes.hidden) this.openSheet("notes");
+    this.noteField.focus();
+  }
+
+  saveNote() {
+    this.writeNote(this.noteAt, this.noteField.value);
+    this.openSheet("notes");
+  }
+
+  writeNote([op, cell], text) {
+    this.say({ t: "note", op, cell, text });
+  }
+
+  placeOf([op, cell]) {
+    return op < 0 ? "0" : `${op + 1}.${cell + 1}`;
+  }
+
+  listNotes() {
+    this.noteList.replaceChildren(
+      ...this.marks.notes.map(([op, cell, text]) => {
+        const item = make("li");
+        const jump = make("button", "mx-key");
+        jump.type = "button";
+        jump.append(make("b", "", this.placeOf([op, cell])), text);
+        jump.addEventListener("click", () => (this.openSheet("notes"), this.go([op, cell])));
+        const away = make("button", "mx-key", "×");
+        away.type = "button";
+        away.setAttribute("aria-label", `remove the note at ${this.placeOf([op, cell])}`);
+        away.addEventListener("click", () => this.writeNote([op, cell], ""));
+        item.append(jump, away);
+        return item;
+      }),
+    );
+  }
+
+  // -- marks ---------------------------------------------------------------------------------------
+
+  takeMarks(marks) {
+    this.marks = marks;
+    this.firstButton.dataset.known = marks.first ? "yes" : "no";
+    this.root.dataset.violations = String(marks.broken.length);
+    this.listNotes();
+    this.schedule();
+  }
+
+  // Lay marks on the line of operations that is drawn, and say in the rail what they mean here.
+  drawMarks() {
+    for (const old of this.timeBody.querySelectorAll(".tl-mark")) old.remove();
+    for (const node of this.timeBody.querySelectorAll(".tl-node")) {
+      const [first, last] = [Number(node.dataset.first), Number(node.dataset.op)];
+      const broken = this.marks.broken.find(([op]) => op >= first && op <= last);
+      const notes = this.marks.notes.filter(([op]) => op >= first && op <= last);
+      node.classList.toggle("is-broken", broken !== undefined);
+      node.dataset.label ??= node.getAttribute("aria-label");
+      const words = [node.dataset.label];
+      if (broken) {
+        node.append(build(broken[1]));
+        words.push(broken[2]);
+      }
+      if (notes.length) {
+        const mark = build(this.marks.note);
+        mark.title = notes.map(([, , text]) => text).join("\n");
+        mark.dataset.note = notes[0].slice(0, 2).join(":");
+        node.append(mark);
+        words.push(...notes.map(([, , text]) => `note: ${text}`));
+      }
+      node.setAttribute("aria-label", words.join(", "));
+    }
+    const [op, cell] = this.at;
+    const panels = [];
+    const broken = this.atEnd() ? this.marks.panels[this.marks.told[op]] : undefined;
+    if (broken) panels.push(build(broken));
+    const here = this.marks.notes.filter((note) => note[0] === op && (note[1] === cell || this.atEnd()));
+    if (here.length) {
+      const notes = make("div", "told-notes");
+      notes.append(make("h3", "", here.length > 1 ? "Notes" : "Note"), ...here.map(([, , text]) => make("p", "", text)));
+      panels.push(notes);
+    }
+    if (this.marks.status && this.atEnd() && this.root.dataset.question !== "open") panels.push(build(this.marks.status));
+    this.told.replaceChildren(...panels);
+    const details = this.rail.querySelector(".rail-body > section");
+    if (details) details.before(this.told);
+    else this.rail.append(this.told);
+  }
+
+  atEnd() {
+    const [op, cell] = this.at;
+    return op < 0 || cell === (this.cells.get(op) ?? 1) - 1;
+  }
+
+  // Play stops where a check refused, and where an operation broke an invariant.
+  holds() {
+    const broken = this.atEnd() && this.marks.broken.some(([op]) => op === this.at[0]);
+    return this.frames.get(this.key_of(this.at))?.h || broken;
   }
 
   openSheet(name) {
@@ -529,7 +732,7 @@ class Stage {
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU";
+    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -587,8 +790,47 @@ class Stage {
 
   showHelp(on) {
     this.help.hidden = !on;
-    if (on) this.help.querySelector("button").focus();
+    if (on) this.help.querySelector("button").focus({ preventScroll: true });
     else this.focus();
+  }
+
+  // The claims of the thread come when they are first asked for.
+  showThread(on) {
+    this.thread.hidden = !on;
+    if (!on) return this.focus();
+    if (!this.thread.childElementCount) this.say({ t: "thread" });
+    this.thread.querySelector("button")?.focus();
+    return undefined;
+  }
+
+  // Ask why a value is what it is here: the one that has the focus, or what the stop is about.
+  askWhy(key, all = false) {
+    this.say({ t: "why", op: this.at[0], cell: this.at[1], key, all });
+  }
+
+  takeWhy(panel) {
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.hideWhy());
+    this.why.replaceChildren(close, build(panel));
+    this.why.hidden = false;
+    (this.why.querySelector("[data-op]") ?? close).focus({ preventScroll: true });
+  }
+
+  hideWhy() {
+    if (this.why.hidden) return;
+    this.why.hidden = true;
+    this.focus();
+  }
+
+  takeThread(panel) {
+    const close = make("button", "mx-key", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.showThread(false));
+    const head = make("div", "mx-help-head");
+    head.append(make("h2", "", "The thread"), close);
+    this.thread.replaceChildren(head, build(panel));
+    if (!this.thread.hidden) this.thread.querySelector("[data-claim]")?.focus();
   }
 
   focus() {
@@ -726,8 +968,16 @@ class Stage {
         return this.takeKernels(message);
       case "late":
         return this.takeLate(message);
+      case "marks":
+        return this.takeMarks(message.marks);
+      case "go":
+        return this.go(message.at);
       case "tab":
         return this.choose(message.name);
+      case "thread":
+        return this.takeThread(message.panel);
+      case "why":
+        return this.takeWhy(message.panel);
       case "taken":
         this.taken?.();
         return undefined;
@@ -854,6 +1104,7 @@ class Stage {
   around(message) {
     this.notice = message.notice;
     this.earlier = message.earlier;
+    this.takeMarks(message.marks);
     this.showBadge(message.device);
     this.formats.replaceChildren(
       ...message.formats.map(([name, title]) => {
@@ -977,24 +1228,34 @@ class Stage {
 
   toggle() {
     if (this.playing) this.pause();
-    else this.play(PLAY_STEP);
+    else this.play(PLAY_STEP / this.speed);
   }
 
-  // Play until the end, a refusal, or the stop `until`.
+  setSpeed(speed) {
+    this.speed = speed;
+    this.root.dataset.speed = String(speed);
+    this.speedButton.textContent = `${{ 0.25: "¼", 0.5: "½" }[speed] ?? speed}×`;
+    this.speedButton.setAttribute("aria-label", `speed of play, ${speed} times`);
+    if (this.playing && !this.until) this.play(PLAY_STEP / speed);
+  }
+
+  // Play until the end, a refusal, a violation, or the stop `until`.
   play(every, until = null) {
     this.pause();
     this.until = until;
     this.playButton.textContent = "❚❚";
     this.playButton.setAttribute("aria-label", "pause");
     this.root.dataset.playing = "yes";
+    const from = this.key_of(this.at);
     this.playing = setInterval(() => {
       if (this.wanted) return undefined; // still on its way
       const before = this.key_of(this.at);
       if (until && before === this.key_of(until)) return this.pause();
+      // A stop that was still on its way, or whose mark came later, holds here.
+      if (!until && before !== from && this.holds()) return this.pause();
       this.byCell(1);
-      const frame = this.frames.get(this.key_of(this.at));
-      const end = this.key_of(this.at) === before && !this.wanted;
-      if (end || (frame?.h && !until)) this.pause();
+      if (this.wanted) return undefined;
+      if (this.key_of(this.at) === before || (!until && this.holds())) this.pause();
       return undefined;
     }, every);
   }
@@ -1050,14 +1311,16 @@ class Stage {
     host.dataset.digest = digest ?? "none";
     const held = host.contains(document.activeElement) ? document.activeElement : null;
     const here = held?.matches(".is-now, .is-current");
-    const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot];
+    const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot, held.dataset.term];
     this.put(host, this.piece(frame, name));
     if (again) {
-      const same = [...host.querySelectorAll("[data-op],[data-slot]")].find(
-        (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2],
+      const same = [...host.querySelectorAll("[data-op],[data-slot],[data-term]")].find(
+        (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2] && e.dataset.term === again[3],
       );
       const now = host.querySelector(".tl-cell.is-now, .is-current");
-      ((here ? now : same) ?? now)?.focus({ preventScroll: true });
+      const next = (here ? now : same) ?? now;
+      if (next) next.focus({ preventScroll: true });
+      else this.focus(); // what it was on is gone: the keys go on working
     }
   }
 
@@ -1071,7 +1334,10 @@ class Stage {
     this.show(this.mapHead, frame, "head");
     this.show(this.timeBody, frame, "timeline");
     this.show(this.rail, frame, "rail");
+    this.drawMarks();
     this.show(this.because, frame, "because");
+    this.show(this.words, frame, "words");
+    if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
     this.windows = this.piece(frame, "map").windows;
     if (asking) {
@@ -1115,10 +1381,24 @@ class Stage {
       return;
     }
     this.show(this.fields, frame, "fields");
+    this.drawOnlyChanges();
     this.show(this.ledger, frame, "ledger");
     const spec = this.piece(frame, "arrays");
     this.arraysHost.hidden = spec === undefined;
     if (spec) this.arrays.draw(frame.p.arrays, spec);
+  }
+
+  showOnlyChanges() {
+    this.root.dataset.only = this.root.dataset.only === "changes" ? "all" : "changes";
+    this.onlyKey.setAttribute("aria-pressed", String(this.root.dataset.only === "changes"));
+    this.schedule();
+  }
+
+  // Rows that this step does not change are hidden by the stylesheet; a table without any row says so.
+  drawOnlyChanges() {
+    const table = this.fields.querySelector(".fields:not(.effects)");
+    const changed = table?.querySelector("tr.is-changed");
+    this.unchanged.hidden = this.root.dataset.only !== "changes" || !table || changed !== null;
   }
 
   scrollTimeline() {
@@ -1140,6 +1420,7 @@ class Stage {
     for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
     this.strip.hidden = name === "table" || BY_MESSAGE.has(name);
     this.tabNote.hidden = BY_MESSAGE.has(name);
+    this.onlyKey.hidden = name !== "handoff";
     this.frameBox().dataset.tab = name;
     if (this.greeted) {
       this.say({ t: "tab", name });
@@ -1150,7 +1431,7 @@ class Stage {
 
   drawBars() {
     const bars = [];
-    const bar = (text, cls, actions, detail = []) => {
+    const bar = (text, cls, actions, notice = {}) => {
       const made = make("div", `mx-bar ${cls}`);
       made.setAttribute("role", cls === "is-error" || cls === "is-lost" ? "alert" : "status");
       made.append(make("span", "", text));
@@ -1160,11 +1441,12 @@ class Stage {
         button.addEventListener("click", action);
         made.append(button);
       }
-      if (detail.length) {
+      if (notice.table?.length) made.append(this.linesTable(notice));
+      else if (notice.detail?.length) {
         const more = make("details");
-        more.append(make("summary", "", "Lines not used"));
+        more.append(make("summary", "", notice.heading));
         const list = make("ul");
-        for (const line of detail) list.append(make("li", "", line));
+        for (const line of notice.detail) list.append(make("li", "", line));
         more.append(list);
         made.append(more);
       }
@@ -1177,11 +1459,40 @@ class Stage {
     }
     if (this.notice) {
       const actions = [];
+      if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
       if (this.earlier && this.notice.kind !== "busy") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
       if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
-      bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice.detail);
+      bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
+  }
+
+  // What the lines of a log became: a table, and what it counts.
+  linesTable(notice) {
+    const more = make("details", "mx-lines");
+    more.append(make("summary", "", "What the lines became"));
+    const box = make("div");
+    box.tabIndex = 0;
+    const table = make("table");
+    const head = make("tr");
+    for (const word of ["line", "became", "what, or why"]) head.append(make("th", "", word));
+    table.append(make("thead"));
+    table.tHead.append(head);
+    const body = make("tbody");
+    for (const [line, became, why] of notice.table) {
+      const row = make("tr", `is-${became.split(" ")[0]}`);
+      for (const word of [line, became, why]) row.append(make("td", "", word));
+      body.append(row);
+    }
+    table.append(body);
+    box.append(make("p", "", notice.table_note), table);
+    if (notice.detail.length) {
+      const list = make("ul");
+      for (const line of notice.detail) list.append(make("li", "", line));
+      box.append(make("h3", "", notice.heading), list);
+    }
+    more.append(box);
+    return more;
   }
 
   dismiss() {
@@ -1195,13 +1506,21 @@ class Stage {
   click(event) {
     const button = event.target.closest("button");
     if (!button || !this.root.contains(button)) return;
-    if (button.dataset.answer) this.answer(Number(button.dataset.answer));
+    const note = event.target.closest("[data-note]");
+    if (note) this.go(note.dataset.note.split(":").map(Number));
+    else if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
     else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
     else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
     else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
     else if (button.dataset.gpu) this.say({ t: "gpu", key: button.dataset.gpu });
+    else if (button.dataset.why) this.askWhy(button.dataset.why, button.dataset.all !== undefined);
+    else if (button.dataset.claim) {
+      this.showThread(false);
+      this.say({ t: "claim", key: button.dataset.claim });
+    } else if (button.dataset.term) this.showCard(button);
+    else if (button.dataset.story) this.say({ t: "story", key: button.dataset.story });
     else if (button.dataset.op !== undefined) {
       this.go([Number(button.dataset.op), button.dataset.cell === undefined ? END : Number(button.dataset.cell)]);
     } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
@@ -1261,6 +1580,7 @@ class Stage {
     if ((!inside && !page) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (field) {
       if (event.key === "Escape") {
+        if (field.closest(".mx-sheet")) this.openSheet(null);
         field.blur();
         this.focus();
         event.stopPropagation();
@@ -1305,10 +1625,19 @@ class Stage {
         this.say({ t: "apply" });
         return true;
       case "Escape":
+        this.hideCard();
+        this.thread.hidden = true;
+        this.why.hidden = true;
         this.showHelp(false);
         this.openSheet(null);
         this.root.dataset.drawer = "none";
         this.frameBox().dataset.drawer = "none";
+        return true;
+      case "w":
+        if (!this.asking) this.askWhy(event.target.dataset?.why ?? "");
+        return true;
+      case "l":
+        this.showThread(this.thread.hidden);
         return true;
       case "?":
         this.showHelp(this.help.hidden);
@@ -1332,9 +1661,29 @@ class Stage {
       case "j":
         if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
         return true;
+      case "PageDown":
+      case "PageUp":
+        this.say({ t: "beat", by: event.key === "PageDown" ? 1 : -1 });
+        return true;
+      case "o":
+        if (this.tab === "handoff") this.showOnlyChanges();
+        return true;
+      case "n":
+        this.openNotes();
+        return true;
+      case "!":
+        this.say({ t: "first" });
+        return true;
+      case "[":
+      case "]": {
+        const at = SPEEDS.indexOf(this.speed) + (event.key === "]" ? 1 : -1);
+        this.setSpeed(SPEEDS[Math.min(Math.max(at, 0), SPEEDS.length - 1)]);
+        return true;
+      }
       case "k":
       case "v":
       case "i":
+      case "u":
         this.say({ t: "key", key: event.key });
         return true;
       case "b":

@@ -1,0 +1,107 @@
+"""The invariants along a run: what is found equals what a look at every state finds, in any order of looking."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import ALL_PROFILES, DELETE, KVMGT, MOVE, SLOT, random_runs, run_of
+
+from explorer.engine.invariants import INVARIANTS
+from explorer.history import checks as module
+from explorer.history.checks import Checks
+
+BACK = SLOT
+
+
+def checked(run, near=()):
+    checks = Checks()
+    checks.follow(run)
+    while checks.work(near):
+        pass
+    return checks
+
+
+def numbers(broken):
+    return tuple(each.number for each in broken)
+
+
+@settings(max_examples=25, deadline=None)
+@given(random_runs(12), st.lists(st.integers(-2, 14), max_size=4), st.sampled_from(ALL_PROFILES))
+def test_whatever_is_looked_at_first_the_answers_are_those_of_every_state(run, near, profile):
+    run = run.on(profile, run.start.config)
+    checks = checked(run, near)
+
+    broken = {op: tuple(i.number for i in INVARIANTS if i.check(run.kvm_before(op + 1))) for op in range(-1, len(run))}
+    assert {op: numbers(checks.after(op)) for op in broken} == broken
+    breaks = {op: set(broken[op]) - set(broken[op - 1]) for op in range(len(run))}
+    assert {op: set(numbers(found)) for op, found in checks.breaks.items()} == {
+        op: new for op, new in breaks.items() if new
+    }
+    assert checks.checked == len(run)
+
+
+def test_kvmgt_s_flags_outlive_its_table_in_a_move_before_6_6():
+    # kernel-reference 6.5: kvmgt_page_track_flush_slot() empties the table and leaves page_track_tree untouched.
+    checks = checked(run_of("v6_1", *KVMGT, MOVE))
+
+    assert checks.first == len(KVMGT)
+    assert checks.first_is_sure
+    assert numbers(checks.breaks[len(KVMGT)]) == (12,)
+
+
+def test_without_the_check_of_6_6_a_move_leaves_the_table_without_counts():
+    assert numbers(checked(run_of("v6_6_nocheck", *KVMGT, MOVE)).breaks[len(KVMGT)]) == (11,)
+
+
+def test_a_refused_move_breaks_nothing():
+    assert not checked(run_of("v6_12", *KVMGT, MOVE)).breaks
+
+
+def test_what_heals_and_breaks_again_is_found_both_times():
+    run = run_of("v6_6_nocheck", *KVMGT, MOVE, "detach user=0", BACK, *KVMGT[2:], MOVE)
+    checks = checked(run)
+
+    assert sorted(checks.breaks) == [len(KVMGT), len(run) - 1]
+    assert checks.since(11, len(run) - 1) == len(run) - 1
+
+
+def test_bisection_finds_the_break_long_before_every_operation_was_looked_at():
+    run = run_of("v6_1", *KVMGT, MOVE, *("guest_write gpa=0x100000",) * 500)
+    checks = Checks()
+    checks.follow(run)
+
+    while checks.first is None:
+        assert checks.work(())
+
+    assert checks.first == len(KVMGT)
+    looked_at = sum(checks.after(op) is not None for op in range(-1, len(run)))
+    assert looked_at < 20
+    assert not checks.first_is_sure, "operations before it may break something, too"
+    while checks.work(()):
+        pass
+    assert checks.first_is_sure
+
+
+def test_a_run_that_grows_is_not_looked_at_again_and_a_changed_past_is():
+    run = run_of("v6_1", *KVMGT, MOVE)
+    checks = checked(run)
+
+    checks.follow(run.then(*run_of("v6_1", DELETE).commands))
+    assert checks.after(len(KVMGT)) is not None
+    assert checks.after(len(run)) is None
+
+    checks.follow(run_of("v6_1", *KVMGT, DELETE))
+    assert checks.after(len(KVMGT)) is None
+    assert checks.after(len(KVMGT) - 1) == ()
+    assert checks.first is None
+
+    checks.follow(run_of("v6_12", *KVMGT, DELETE))
+    assert checks.after(0) is None, "another kernel promises something else"
+
+
+def test_a_state_that_is_too_large_is_not_looked_at_and_never_called_sound(monkeypatch):
+    monkeypatch.setattr(module, "MOST_CHECKED", 1)
+    checks = checked(run_of("v6_1", SLOT, "set_region slot=1 gpa=0 size=0x1000 hva=0x7f0000000000", DELETE))
+
+    assert [checks.is_skipped(op) for op in range(-1, 3)] == [False, False, True, False]
+    assert checks.checked == 1
