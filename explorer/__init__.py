@@ -9,7 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`; under every kernel at once: `verdicts_of`, `kernels_of`. The guided story as text: `guide`.
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`. The
+guided story as text: `guide`.
 The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         arrays_of,
         because,
         effects_of,
+        gpu_tables_of,
         guards_of,
         guide,
         hand_off_of,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         map_of,
         phases_of,
         play,
+        routes_of,
         slots_of,
         tell,
         verdicts_of,
@@ -53,6 +56,7 @@ __all__ = [
     "arrays_of",
     "because",
     "effects_of",
+    "gpu_tables_of",
     "guards_of",
     "guide",
     "hand_off_of",
@@ -62,6 +66,7 @@ __all__ = [
     "new_vm",
     "phases_of",
     "play",
+    "routes_of",
     "slots_of",
     "tell",
     "verdicts_of",

@@ -22,9 +22,11 @@ from explorer.engine.profile import get_profile
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import ledger_of
 from explorer.figures.arrays import arrays_spec
+from explorer.figures.compare import compare_panel
 from explorer.figures.dom import el, to_html, to_text
 from explorer.figures.eras import eras_panel
 from explorer.figures.gpa_map import gpa_map_spec
+from explorer.figures.kvmgt import kvmgt_panel
 from explorer.figures.matrix import matrix_panel, no_matrix_panel
 from explorer.figures.panels import (
     effects_panel,
@@ -42,12 +44,14 @@ from explorer.history.moment import moment_at
 from explorer.scenarios import guided, load_scenario
 from explorer.scenarios.runner import run_of
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.compare import select_compare
 from explorer.selectors.configurations import call_at
 from explorer.selectors.effects import select_effects
 from explorer.selectors.eras import select_eras
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.kvmgt import select_kvmgt
 from explorer.selectors.matrix import select_matrix
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
@@ -63,6 +67,7 @@ __all__ = [
     "arrays_of",
     "because",
     "effects_of",
+    "gpu_tables_of",
     "guards_of",
     "guide",
     "hand_off_of",
@@ -71,6 +76,7 @@ __all__ = [
     "map_of",
     "phases_of",
     "play",
+    "routes_of",
     "slots_of",
     "tell",
     "verdicts_of",
@@ -266,6 +272,24 @@ def kernels_of(run: Run, at: str = "", *, compare: tuple[str, str] | None = None
     for name in compare or ():
         get_profile(name)
     return Panel(eras_panel(select_eras(run, _moment(run, at).stop.op, pair=compare)))
+
+
+def gpu_tables_of(run: Run, at: str = "", *, table: tuple[int, int] | None = None) -> Panel:
+    """Return KVMGT from inside: entries of the guest and of the GPU, and who watches the table.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run.
+    table
+        Tracker and gfn of a page table of the GPU; without it the one with most wrong entries.
+    """
+    return Panel(kvmgt_panel(select_kvmgt(run, _moment(run, at).stop, table)))
+
+
+def routes_of(run: Run, at: str = "") -> Panel:
+    """Return a MOVE beside DELETE and CREATE to the same place, both run from the same VM."""
+    return Panel(compare_panel(select_compare(run, _moment(run, at).stop.op)))
 
 
 def because(run: Run, at: str = "") -> Panel:

@@ -11,6 +11,7 @@ import explorer
 from explorer import (
     because,
     effects_of,
+    gpu_tables_of,
     guards_of,
     guide,
     hand_off_of,
@@ -19,6 +20,7 @@ from explorer import (
     map_of,
     phases_of,
     play,
+    routes_of,
     slots_of,
     tell,
     verdicts_of,
@@ -75,11 +77,13 @@ def test_a_bad_line_is_a_command_error() -> None:
 VIEWS = [
     because,
     effects_of,
+    gpu_tables_of,
     guards_of,
     hand_off_of,
     kernels_of,
     ledger_of_move,
     phases_of,
+    routes_of,
     slots_of,
     verdicts_of,
 ]

@@ -17,6 +17,7 @@ from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
+from explorer.app.late_tabs import LateTab, choose_table
 from explorer.app.marks import TimelineMarks, go_to_first
 from explorer.app.naming import holds_tree, name_layout
 from explorer.app.notes import in_address, of_address
@@ -84,6 +85,7 @@ class App:
         self._kernels_open = False
         self._kernels_turn = 0
         """Goes up when the tab has something else to show, so that older work ends."""
+        self._late = LateTab()
         self._marks = TimelineMarks()
         self._marks_turn = 0
         self._performed: tuple[Run, Performed] | None = None
@@ -222,6 +224,8 @@ class App:
                 self._change(actions.pan, int(message["by"]), (first, end))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
+            case "gpu":
+                self._change(choose_table, str(message["key"]))
             case "note":
                 self._change(actions.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
             case "first":
@@ -235,6 +239,7 @@ class App:
         """Answer a page that has just loaded: its size, its theme, and the state its address asks for."""
         self._builder.forget_sent()
         self._kernels_open = False  # the page says which tab it opens
+        self._late.open("")
         parameters = message.get("link")
         if isinstance(parameters, dict) and parameters and not message.get("again"):
             words = {str(k): str(v) for k, v in parameters.items()}
@@ -368,14 +373,29 @@ class App:
     def _open_tab(self, name: str) -> None:
         """Compute every kernel's answers while their tab is open, and not otherwise."""
         self._kernels_open = name == "kernels"
+        self._late.open(name)
         if self._kernels_open:
             self._kernels.forget_sent()
+        if self._kernels_open or self._late.name:
             self._change(kernels.leave_question)
 
     def _show_kernels(self) -> None:
         self._kernels_turn += 1
         if self._kernels_open:
             self._later(_KERNELS_AFTER, self._work_on_kernels, self._kernels_turn, monotonic())
+        if self._late.name:
+            self._later(_KERNELS_AFTER, self._show_late, self._kernels_turn)
+
+    def _show_late(self, turn: int) -> None:
+        """Show the tab KVMGT or Compare for the stop the page is at, unless the page has moved on."""
+        if turn != self._kernels_turn or not self._late.name:
+            return
+        try:
+            self.stage.say(self._late.message(self.state))
+        except Exception:  # noqa: BLE001 - a person sees a sentence, never a traceback; the log has it
+            _log.exception("the tab %s failed", self._late.name)
+            self._late.open("")
+            self._change(actions.tell_error, _FAILED)
 
     def _work_on_kernels(self, turn: int, told: float, *, window: bool = False) -> None:
         """Replay a piece and go on later; say what there is once the window is complete, and now and then."""

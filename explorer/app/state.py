@@ -74,6 +74,8 @@ class View(NamedTuple):
     plot_width: float = 982
     pair: tuple[str, str] | None = None
     """Two kernels whose results are compared, by profile, if a person chose them."""
+    gpu_table: tuple[int, int] | None = None
+    """Page table of the GPU that is looked at, by tracker and gfn, if a person chose one."""
 
 
 class Notice(NamedTuple):

@@ -28,6 +28,7 @@ __all__ = [
     "intel_vgpu_flush_post_shadow",
     "invalidate_shadow_entries",
     "kvmgt_of",
+    "page_named_by",
     "ppgtt_populate_spt",
     "ppgtt_write_protection_handler",
     "store_kvmgt",
@@ -37,6 +38,11 @@ _PRESENT = 1
 _ADDRESS = 0x3FFF_FFFF_F000
 """GTT_HAW is 46 bits."""
 _ENTRY_SHIFT, _ENTRY_BYTES, _ENTRIES = 3, 8, 512
+
+
+def page_named_by(pte: int) -> Gfn | None:
+    """Return the guest page that an entry of the guest's table names; None if the entry is not present."""
+    return Gfn((pte & _ADDRESS) >> PAGE_SHIFT) if pte & _PRESENT else None
 
 
 def kvmgt_of(kvm: KvmDraft, user: int) -> Kvmgt:
@@ -129,9 +135,9 @@ def _ppgtt_populate_shadow_entry(kvm: KvmDraft, user: int, table: Gfn, index: in
     ----------
     drivers/gpu/drm/i915/gvt/gtt.c: ppgtt_populate_shadow_entry() [all profiles]
     """
-    if not pte & _PRESENT:
+    gfn = page_named_by(pte)
+    if gfn is None:
         return None
-    gfn = Gfn((pte & _ADDRESS) >> PAGE_SHIFT)
     hva = _dma_map_guest_page(kvm, user, gfn)
     if hva is None:
         return Errno.ENXIO
@@ -154,9 +160,9 @@ def ppgtt_populate_spt(kvm: KvmDraft, user: int, table: Gfn) -> Errno | None:
         pte = _ppgtt_get_guest_entry(kvm, table, index)
         if pte is None:
             break  # nor can any other entry be read, each with a WARN of its own
-        if not pte & _PRESENT:
+        gfn = page_named_by(pte)
+        if gfn is None:
             continue
-        gfn = (pte & _ADDRESS) >> PAGE_SHIFT
         if kvm.profile.gpu_page_outside_slots_is_scratch and not kvm_is_visible_gfn(kvm, AsId(0), gfn):
             continue
         errno = _ppgtt_populate_shadow_entry(kvm, user, table, index, pte)

@@ -30,7 +30,10 @@ const TABS = [
   ["guards", "Guards"],
   ["table", "Slots"],
   ["kernels", "Kernels"],
+  ["kvmgt", "KVMGT"],
+  ["compare", "Compare"],
 ];
+const BY_MESSAGE = new Set(["kernels", "kvmgt", "compare"]); // Python draws them while they are open
 const PARTS = [
   [".mx-top", "Story and machine"],
   [".mx-compose", "Next operation"],
@@ -46,8 +49,8 @@ const HELP = [
   ["N", "write a note at this stop; the notes of the run"],
   ["U", "undo zoom, focus or scale of the map; operations stay"],
   ["Enter", "apply the composed operation"],
+  ["1 to 6", "tabs; in the opening, 1 to 3 are the answers"],
   ["PgDn PgUp", "next, previous beat of the guided story"],
-  ["1 2 3 4", "tabs; in the opening, 1 to 3 are the answers"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
   ["I", "turn the test of 6.6 round: as posted, as merged"],
@@ -963,6 +966,8 @@ class Stage {
         return this.around(message);
       case "kernels":
         return this.takeKernels(message);
+      case "late":
+        return this.takeLate(message);
       case "marks":
         return this.takeMarks(message.marks);
       case "go":
@@ -1063,6 +1068,17 @@ class Stage {
     this.root.dataset.kernels = done ? String(rev) : "busy";
   }
 
+  // The tabs KVMGT and Compare: a whole panel, for one stop. Focus stays where it was.
+  takeLate({ tab, rev, at, panel }) {
+    const host = this.panels[tab];
+    if (panel) {
+      const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
+      this.put(host, panel);
+      if (held) [...host.querySelectorAll("[data-at]")].find((each) => each.dataset.at === held)?.focus({ preventScroll: true });
+    }
+    this.root.dataset.late = `${tab} ${rev} ${at.join(":")}`;
+  }
+
   // Move the focus from cell to cell of a table.
   inGrid(event) {
     const grid = event.target.closest?.("[data-grid]");
@@ -1111,7 +1127,7 @@ class Stage {
     if (!document.body.dataset.voila || !this.link) return;
     const query = new URLSearchParams(this.link);
     if (this.link.at) query.set("at", `${this.at[0] + 1}.${this.at[1] + 1}`);
-    if (this.tab === "kernels") query.set("tab", this.tab);
+    if (BY_MESSAGE.has(this.tab)) query.set("tab", this.tab);
     const text = query.toString();
     const url = text ? `${location.pathname}?${text}` : location.pathname;
     if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
@@ -1353,7 +1369,7 @@ class Stage {
   }
 
   drawTab(frame) {
-    if (this.tab === "kernels") return; // it comes by message
+    if (BY_MESSAGE.has(this.tab)) return;
     this.show(this.tabNote, frame, `note-${this.tab}`);
     if (this.tab === "table") {
       this.show(this.panels.table, frame, "table");
@@ -1402,8 +1418,8 @@ class Stage {
       tab.setAttribute("aria-selected", String(tab.dataset.tab === name));
     }
     for (const [key, panel] of Object.entries(this.panels)) panel.hidden = key !== name;
-    this.strip.hidden = name === "table" || name === "kernels";
-    this.tabNote.hidden = name === "kernels";
+    this.strip.hidden = name === "table" || BY_MESSAGE.has(name);
+    this.tabNote.hidden = BY_MESSAGE.has(name);
     this.onlyKey.hidden = name !== "handoff";
     this.frameBox().dataset.tab = name;
     if (this.greeted) {
@@ -1498,6 +1514,7 @@ class Stage {
     else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
     else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
     else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
+    else if (button.dataset.gpu) this.say({ t: "gpu", key: button.dataset.gpu });
     else if (button.dataset.why) this.askWhy(button.dataset.why, button.dataset.all !== undefined);
     else if (button.dataset.claim) {
       this.showThread(false);
