@@ -448,7 +448,8 @@ class Stage {
 
   buildTabs() {
     const bar = make("div", "mx-tabbar");
-    bar.setAttribute("role", "tablist");
+    const list = make("div", "mx-tablist");
+    list.setAttribute("role", "tablist");
     this.panels = {};
     TABS.forEach(([name, title], at) => {
       const tab = make("button", "mx-tab");
@@ -457,7 +458,7 @@ class Stage {
       tab.dataset.tab = name;
       tab.append(make("kbd", "", String(at + 1)), ` ${title}`);
       tab.addEventListener("click", () => this.choose(name));
-      bar.append(tab);
+      list.append(tab);
       const panel = (this.panels[name] = make("div", `mx-panel mx-panel-${name}`));
       panel.setAttribute("role", "tabpanel");
     });
@@ -466,7 +467,7 @@ class Stage {
     this.onlyKey.type = "button";
     this.onlyKey.setAttribute("aria-pressed", "false");
     this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
-    bar.append(this.tabNote, this.onlyKey);
+    bar.append(list, this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
