@@ -622,7 +622,7 @@ def to_link(state: AppState) -> dict[str, str]:
 
 def _is_told(state: AppState) -> bool:
     """Return whether the run is a story's, on the machine it is told on, with nothing of one's own."""
-    if state.source not in scenario_names():
+    if state.source not in scenario_names() or state.notes:  # a note needs the run it is bound to, whole
         return False
     scenario = load_scenario(state.source)
     steps = tuple(step.do for step in scenario.steps)
