@@ -290,7 +290,7 @@ def _reason(update: RegionUpdate, change: KvmMrChange) -> str:
 
 
 def _refused(kvm: KvmDraft, update: RegionUpdate, guards: tuple[Guard, ...]) -> bool:
-    guard = first_refusal(kvm, update, guards)
+    guard = first_refusal(kvm, update, guards) if guards else None
     if guard is None:
         return False
     update.errno, update.refused_by = guard.errno, guard
@@ -342,7 +342,8 @@ def _publish(kvm: KvmDraft, update: RegionUpdate) -> None:
     node_idx, _, id_hash, gfn_tree, hva_tree = sets[next_idx]
     edited = built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree))
     kvm.memslots[as_id] = built(AddressSpace, ((edited, sets[1]) if next_idx == 0 else (sets[0], edited), next_idx))
-    kvm.emit(MemslotsPublished, as_id=as_id, node_idx=next_idx, generation=generation)
+    if kvm.events is not None:
+        kvm.events.append(MemslotsPublished(as_id=as_id, node_idx=next_idx, generation=generation))
 
 
 def _marked(generation: int, profile: KernelProfile) -> int:
@@ -360,7 +361,8 @@ def _drain(kvm: KvmDraft, update: RegionUpdate) -> None:
     virt/kvm/kvm_main.c: kvm_swap_active_memslots(), from synchronize_srcu_expedited() [v6_1 to v7_3]
     """
     as_id, profile = update.call.as_id, kvm.profile
-    kvm.emit(ReadersDrained, as_id=as_id)
+    if kvm.events is not None:
+        kvm.events.append(ReadersDrained(as_id=as_id))
     active = kvm.active(as_id)
     bit = profile.generation_in_progress_bit
     plain = active.generation & ~(1 << bit) if bit else active.generation - 1
@@ -372,7 +374,8 @@ def _drain(kvm: KvmDraft, update: RegionUpdate) -> None:
         kvm_mmu_zap_all_fast(kvm)
     node_idx, _, id_hash, gfn_tree, hva_tree = active
     kvm.put_set(as_id, built(KvmMemslots, (node_idx, generation, id_hash, gfn_tree, hva_tree)))
-    kvm.emit(GenerationAdvanced, as_id=as_id, generation=generation)
+    if kvm.events is not None:
+        kvm.events.append(GenerationAdvanced(as_id=as_id, generation=generation))
 
 
 def _zap(kvm: KvmDraft, update: RegionUpdate) -> None:
@@ -560,7 +563,8 @@ def _commit(kvm: KvmDraft, update: RegionUpdate) -> None:
 
 
 def _return(kvm: KvmDraft, update: RegionUpdate) -> None:
-    kvm.emit(CallReturned, errno=update.errno)
+    if kvm.events is not None:
+        kvm.events.append(CallReturned(errno=update.errno))
 
 
 def _kvm_replace_memslot(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemorySlot | None) -> None:

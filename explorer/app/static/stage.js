@@ -520,6 +520,7 @@ class Stage {
   showCard(term) {
     if (this.carded === term && !this.card.hidden) return;
     this.hideCard();
+    this.layOutWords();
     const entry = this.words.querySelector(`[data-word="${CSS.escape(term.dataset.term)}"]`);
     if (!entry) return;
     this.carded = term;
@@ -789,7 +790,13 @@ class Stage {
     this.drawBars();
   }
 
+  // The list of words is long: it is built when somebody asks for it, or for the card of one of them.
+  layOutWords() {
+    if (this.wordsOf) this.show(this.words, this.wordsOf, "words");
+  }
+
   showHelp(on) {
+    this.layOutWords();
     this.help.hidden = !on;
     if (on) this.help.querySelector("button").focus({ preventScroll: true });
     else this.focus();
@@ -1337,7 +1344,7 @@ class Stage {
     this.show(this.rail, frame, "rail");
     this.drawMarks();
     this.show(this.because, frame, "because");
-    this.show(this.words, frame, "words");
+    this.wordsOf = frame;
     if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
     this.windows = this.piece(frame, "map").windows;
