@@ -32,6 +32,13 @@ def marked(screen: Screen, mark: str) -> list[str]:
     return screen.page.eval_on_selector_all(f".tl-node:has({mark})", "nodes => nodes.map(node => node.dataset.op)")
 
 
+def until_marked(screen: Screen, mark: str, times: int) -> None:
+    """Wait until so many operations have a mark; marks are laid on the timeline after it is drawn."""
+    screen.page.wait_for_function(
+        "([mark, times]) => document.querySelectorAll(`.tl-node:has(${mark})`).length === times", arg=[mark, times]
+    )
+
+
 def test_the_operation_that_breaks_an_invariant_is_marked_and_the_rail_says_which(screen: Screen) -> None:
     moved_before_the_patch(screen)
 
@@ -90,17 +97,18 @@ def test_a_note_is_text_bound_to_its_stop_and_comes_back_with_the_address(screen
     screen.press("ArrowLeft").until_at(15, 0)
     write(screen, "the guest wrote")
 
+    until_marked(screen, ".tl-note", 2)
     assert marked(screen, ".tl-note") == ["15", "16"]
-    assert "the guest wrote" in screen.rail
+    screen.until_read(".mx-rail", "the guest wrote")
     assert text not in screen.rail
 
     screen.page.wait_for_function("() => location.search.includes('m=')")
     screen.page.reload()
     screen.until_at(15, 0)
-    screen.page.wait_for_selector(".tl-note", state="attached")
+    until_marked(screen, ".tl-note", 2)
     assert marked(screen, ".tl-note") == ["15", "16"]
     screen.press("n").until_focus_in(".mx-note").press("Tab", "Tab", "Tab", "Tab", "Enter").until_at(16, 9)
-    assert text in screen.rail
+    screen.until_read(".mx-rail", text)
     assert screen.page.locator(".mx-told img").count() == 0
 
 
