@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import Command, CreateGuestMemfd, SetMemoryRegion, format_command
+from explorer.engine.draft import built
 from explorer.engine.state import new_vm
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
@@ -137,7 +138,7 @@ class Lift:
             self._count(machine, live)
         index = self._rows
         self._rows += 1
-        return Row(
+        fields = (
             index,
             line,
             "set_region",
@@ -159,6 +160,7 @@ class Lift:
             live,
             note,
         )
+        return built(Row, fields)
 
     def run_other(self, call: OtherCall) -> Row:
         """Replay a call that is no region call and return its row."""
