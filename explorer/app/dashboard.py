@@ -16,6 +16,7 @@ from explorer.app import kernels
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.imports import read_log
 from explorer.app.kernels import KernelsTab
 from explorer.app.late_tabs import LateTab, choose_table
 from explorer.app.marks import TimelineMarks, go_to_first
@@ -34,10 +35,11 @@ from explorer.figures.dom import el
 from explorer.figures.origins import why_panel
 from explorer.history import Run, Stop
 from explorer.history.moment import SlotKey, moment_at
-from explorer.trace import ImportedLog, import_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from explorer.trace import ImportedLog
 
 __all__ = ["App"]
 
@@ -374,6 +376,7 @@ class App:
         """Compute every kernel's answers while their tab is open, and not otherwise."""
         self._kernels_open = name == "kernels"
         self._late.open(name)
+        self._builder.open_tab(name)
         if self._kernels_open:
             self._kernels.forget_sent()
         if self._kernels_open or self._late.name:
@@ -455,10 +458,7 @@ class App:
                 self.stage.say({"t": "tab", "name": "guards"})
             return
 
-        def read() -> tuple[ImportedLog, Run]:
-            log = import_log(data, name=name, limit_bytes=UPLOAD_LIMIT)
-            return log, actions.run_of_log(log)
-
+        read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

@@ -539,11 +539,6 @@ def _focused_slot(state: AppState) -> KvmMemorySlot | None:
 # -- logs and links --------------------------------------------------------------------------------
 
 
-def run_of_log(log: ImportedLog) -> Run:
-    """Return the run of an imported log; it takes the engine a while and changes no state."""
-    return Run(Machine(log.profile.name, log.config).start(), log.commands)
-
-
 def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
     """Show the run of an imported log, at its end; a log without an operation changes nothing."""
     detail = _unused_lines(log)

@@ -56,6 +56,20 @@ def test_a_piece_is_sent_once(page: Page) -> None:
     assert again[0]["frames"] == answer["frames"]
 
 
+def test_the_slots_come_while_their_tab_is_open(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+    asks = {"t": "want", "rev": plan["rev"], "stops": [[10, 3]]}
+    assert "table" not in page.says(asks)[0]["frames"]["10:3"]["p"]
+
+    page.says({"t": "tab", "name": "table"})
+    (answer,) = page.says(asks)
+
+    frame = answer["frames"]["10:3"]
+    assert "slot 10" in answer["pieces"][frame["p"]["table"]]
+    page.says({"t": "tab", "name": "guards"})
+    assert "table" not in page.says(asks)[0]["frames"]["10:3"]["p"]
+
+
 def test_several_stops_come_one_by_one_and_all_of_them(page: Page) -> None:
     (plan,) = page.says(HELLO)
     wanted = [[op, 10**6] for op in (10, 9, 8, 7)]
@@ -109,6 +123,7 @@ def test_a_failure_of_our_own_is_a_sentence_and_changes_nothing(page: Page, monk
 
 def test_every_frame_of_every_stop_is_plain_json() -> None:
     builder = FrameBuilder()
+    builder.open_tab("table")
     state = actions.apply_composed(actions.set_tracker(initial_state(), "kvmgt"))
     builder.use(state)
 

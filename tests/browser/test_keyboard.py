@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from screen import Screen
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+LOGS = Path(__file__).parents[2] / "assets/traces"
 
 
 def choose_by_keyboard(screen: Screen, cls: str, beginning: str) -> None:
@@ -221,3 +224,28 @@ def test_at_rest_the_pictures_are_plotlys(screen: Screen) -> None:
     for figure in (".mx-map-figure", ".mx-arrays"):
         assert screen.page.locator(f"{figure} .mx-plot .main-svg .scatterlayer path").count() > 5
         assert not screen.page.locator(f"{figure} .mx-sketch").is_visible()
+
+
+def test_a_key_held_down_passes_what_lies_between_and_ends_where_it_was_let_go(screen: Screen) -> None:
+    """The page of a log has no picture in store: keys come faster than Python draws."""
+    screen.page.locator(".mx-import input[type=file]").set_input_files(LOGS / "own-walk-4/strace.log.gz")
+    screen.page.wait_for_function("() => document.querySelector('.mx-bars').innerText.includes('Replayed')")
+    screen.ready().press("Home").until_at(-1, 0)
+    screen.page.evaluate(
+        """() => {
+          const root = document.querySelector(".mx");
+          window.__seen = [];
+          new MutationObserver(() => window.__seen.push(Number(root.dataset.op)))
+            .observe(root, { attributes: true, attributeFilter: ["data-op"] });
+        }"""
+    )
+
+    screen.page.keyboard.down("ArrowRight")
+    for _ in range(119):
+        screen.page.keyboard.down("ArrowRight")  # repeats, as long as the key is not up
+    screen.page.keyboard.up("ArrowRight")
+
+    screen.page.wait_for_selector('.mx[data-state=ready][data-op="119"]', state="attached")
+    seen = screen.page.evaluate("window.__seen")
+    assert seen == sorted(seen), "never back"
+    assert seen[-1] == 119

@@ -24,6 +24,7 @@ const LONGEST_NOTE = 200;
 const STORY_TIME = 1200;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
+const AT_ONCE = 2; // stops asked for before the first of them has come
 const PIECE = 1 << 20;
 const TABS = [
   ["handoff", "Hand-off"],
@@ -353,6 +354,7 @@ class Stage {
     this.lastPong = performance.now();
     this.wanted = null;
     this.asked = new Set();
+    this.onTheWay = [];
     this.reported = "";
     this.lost = false;
     this.speed = 1;
@@ -908,6 +910,7 @@ class Stage {
   hello(again = false) {
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
+    this.onTheWay = []; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
 
@@ -1007,9 +1010,8 @@ class Stage {
   plan(message) {
     const fresh = message.rev !== this.rev;
     if (fresh) {
-      this.frames.clear();
+      this.forgetFrames();
       this.cells.clear();
-      this.asked.clear();
     }
     // A page that moved on while Python followed stays where it is; else Python says where.
     const at = message.mode === "follow" && this.at[0] >= 0 ? this.at : message.at;
@@ -1056,8 +1058,24 @@ class Stage {
       this.frames.set(key, frame);
       this.cells.set(Number(key.split(":")[0]), frame.n);
       this.asked.delete(key);
+      this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
+      if (this.wanted) this.pass(key.split(":").map(Number));
     }
     if (this.wanted) this.go(this.wanted, { report: true });
+  }
+
+  // Who holds a key is shown what lies on the way, even if the place they are at by now is not there yet.
+  pass([op, cell]) {
+    const [from, to] = [this.at[0], this.wanted[0]];
+    if ((op - from) * (op - to) >= 0) return;
+    this.at = [op, cell];
+    this.schedule();
+  }
+
+  forgetFrames() {
+    this.frames.clear();
+    this.asked.clear();
+    this.onTheWay = [];
   }
 
   // Tables of the Kernels tab: Python sends those that changed. Focus stays on the cell it was on.
@@ -1152,17 +1170,11 @@ class Stage {
     const last = this.ghost ? this.ops : this.ops - 1;
     const op = Math.min(Math.max(stop[0], -1), last);
     const n = op < 0 ? 1 : this.cells.get(op);
-    if (n === undefined) {
-      this.wanted = [op, stop[1]];
-      this.root.dataset.state = "loading";
-      this.want([this.wanted]);
-      return;
-    }
-    const target = [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
+    const target = [op, op < 0 ? 0 : n === undefined ? stop[1] : Math.min(Math.max(stop[1], 0), n - 1)];
     if (!this.frames.has(this.key_of(target))) {
       this.wanted = target;
       this.root.dataset.state = "loading";
-      this.want([target]);
+      this.fetch(target);
       return;
     }
     this.wanted = null;
@@ -1170,6 +1182,13 @@ class Stage {
     this.schedule();
     if (report) this.report();
     this.prefetch();
+  }
+
+  // Ask for the stop a person goes to. Of keys that come faster than pictures only the newest is asked for next.
+  fetch(stop) {
+    if (this.onTheWay.length >= AT_ONCE || this.onTheWay.some((other) => this.key_of(other) === this.key_of(stop))) return;
+    this.onTheWay.push(stop);
+    this.want([stop]);
   }
 
   // Ask for frames. One stop is where a person goes, and is asked for even if it is on a list of later ones.
@@ -1433,6 +1452,10 @@ class Stage {
     if (this.greeted) {
       this.say({ t: "tab", name });
       this.writeAddress();
+    }
+    if (name === "table" && !this.frames.get(this.key_of(this.at))?.p.table) {
+      this.forgetFrames(); // those that come from now on have the slots
+      this.go(this.at, { report: false });
     }
     this.schedule();
   }
