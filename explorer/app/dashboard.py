@@ -24,6 +24,7 @@ from explorer.app.naming import holds_tree, name_layout
 from explorer.app.notes import in_address, of_address
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
+from explorer.app.places import find, pasted_place
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
@@ -48,7 +49,7 @@ _log = logging.getLogger(__name__)
 UPLOAD_LIMIT = 64 << 20
 """Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
 _FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
-_PLAYED = (actions.apply_composed, actions.answer)
+_PLAYED = (actions.apply_composed, actions.apply_fields, actions.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
 _PAUSE_SECONDS = 0.002
 """Between two frames that nobody asked for yet."""
@@ -121,6 +122,8 @@ class App:
             self.stage.say({"t": "around", **self._around()})
         else:
             self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
+            if action in _PLAYED and self.state.run is not before.run and self.state.run.outcomes[-1].errno is not None:
+                self.stage.say({"t": "tab", "name": "guards", "from": "handoff"})  # what the refusal cost stands there
         self._show_kernels()
         self._show_marks()
 
@@ -197,12 +200,17 @@ class App:
                 self._perform(self.state.run)
             case "export":
                 self._export(str(message.get("format")))
+            case "find":
+                found = find(self.state, str(message.get("text")))
+                self.stage.say({"t": "found", "text": found.text, "error": found.error})
             case _:
                 self._act(message)
 
     def _act(self, message: dict[str, Any]) -> None:
         """Do what a message of the page asks for as one action on the state."""
         match message.get("t"):
+            case "apply" if "fields" in message:
+                self._change(actions.apply_fields, tuple(str(text) for text in message["fields"]))
             case "apply":
                 self._change(actions.apply_composed)
             case "answer":
@@ -450,6 +458,10 @@ class App:
         """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
         if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
             self._change(name_layout, data, name, UPLOAD_LIMIT)
+            return
+        place = pasted_place(data)
+        if place is not None:
+            self._change(actions.go_to, place)
             return
         line = failing_line(data)
         if line is not None:

@@ -158,10 +158,10 @@ class FrameBuilder:
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
-        beat = select_beat(state.source, profile)
+        beat = select_beat(state.source, profile, done=state.told(run))
         if beat is not None and not question:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
-            if stop == state.opened_at and not beat.other_kernel:
+            if stop == state.opened_at and beat.look and not beat.other_kernel:
                 panels["because"] = look_line(beat)
         asked = state.answered is not None and state.answered.op == moment.stop.op
         caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""

@@ -60,7 +60,8 @@ const HELP = [
   ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
-  ["G or /", "go to an address, page or slot"],
+  ["G or /", "go to an address, page, slot or room for one; it is answered while you type"],
+  ["Ctrl+V", "beside the fields: replay what is pasted, or go to the place"],
   ["W", "why the value under the focus is what it is"],
   ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
@@ -509,6 +510,10 @@ class Stage {
     this.card.setAttribute("role", "tooltip");
     this.card.id = `mx-card-${Math.random().toString(36).slice(2)}`;
     this.root.append(this.card);
+    this.found = make("div", "mx-found");
+    this.found.hidden = true;
+    this.found.setAttribute("role", "status");
+    this.root.append(this.found);
     const over = (event) => {
       const term = event.target.closest?.("[data-term]");
       if (term && this.root.contains(term)) this.showCard(term);
@@ -736,7 +741,7 @@ class Stage {
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
+    paste.placeholder = "Paste a trace or one failing line\nanywhere: strace, QEMU, ftrace, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -762,6 +767,41 @@ class Stage {
       file.value = "";
     });
     this.importer.append(paste, row);
+  }
+
+  // What is pasted beside a field or into the box for logs is read at once; other fields keep what is pasted.
+  paste(event) {
+    const target = event.target;
+    const box = target.closest?.(".mx-paste");
+    const field = target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
+    const inside = this.frameBox().contains(target) || (document.body.dataset.voila && target === document.body);
+    if (!inside || (field && !box)) return;
+    const text = event.clipboardData?.getData("text/plain") ?? "";
+    const file = event.clipboardData?.files[0];
+    if (!text.trim() && !file) return;
+    event.preventDefault();
+    if (box) box.value = text.length < PIECE ? text : "";
+    this.upload(file ?? new Blob([text]), file ? file.name : "pasted text");
+  }
+
+  // What is typed into the go-to box is answered below it before Enter goes there.
+  find(text) {
+    clearTimeout(this.finding);
+    this.sought = text.trim();
+    if (!this.sought) this.found.hidden = true;
+    else this.finding = setTimeout(() => this.say({ t: "find", text }), SETTLE_AFTER);
+  }
+
+  takeFound({ text, error }) {
+    const field = this.frameBox().querySelector(".mx-goto input");
+    if (!text || !this.sought || document.activeElement !== field) return;
+    this.found.textContent = text;
+    this.found.classList.toggle("is-error", error);
+    this.found.hidden = false;
+    const frame = this.frameBox().getBoundingClientRect();
+    const box = field.getBoundingClientRect();
+    this.found.style.right = `${Math.max(frame.right - box.right, 8)}px`;
+    this.found.style.top = `${box.bottom - frame.top + 4}px`;
   }
 
   async upload(blob, name) {
@@ -873,6 +913,9 @@ class Stage {
       const field = () => [...this.frameBox().querySelectorAll(".mx-fields input")].find((e) => e.offsetParent);
       setTimeout(() => (field()?.focus(), field()?.select()), FOCUS_AFTER);
     });
+    on(document, "paste", (event) => this.paste(event));
+    on(this.frameBox(), "input", (event) => event.target.closest?.(".mx-goto") && this.find(event.target.value));
+    on(this.frameBox(), "focusout", (event) => event.target.closest?.(".mx-goto") && this.find(""));
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
     this.resizer = new ResizeObserver(() => this.measure());
@@ -984,7 +1027,10 @@ class Stage {
       case "go":
         return this.go(message.at);
       case "tab":
-        return this.choose(message.name);
+        // What opens by itself takes only the place of the tab it names.
+        return message.from && message.from !== this.tab ? undefined : this.choose(message.name);
+      case "found":
+        return this.takeFound(message);
       case "thread":
         return this.takeThread(message.panel);
       case "why":
@@ -1615,9 +1661,12 @@ class Stage {
         field.blur();
         this.focus();
         event.stopPropagation();
+      } else if (event.key === "Enter" && field.closest(".mx-goto")) {
+        this.find("");
       } else if (event.key === "Enter" && field.tagName === "INPUT" && field.closest(".mx-compose")) {
         event.preventDefault();
-        this.say({ t: "apply" });
+        const fields = [...this.frameBox().querySelectorAll(".mx-fields input")].filter((e) => e.offsetParent);
+        this.say({ t: "apply", fields: fields.map((e) => e.value) });
       } else if (!inside) return;
       return;
     }
