@@ -31,13 +31,13 @@ def test_every_word_of_a_state_can_be_read(
 
 def test_the_measure_finds_what_is_wrong_on_purpose(screen: Screen) -> None:
     screen.page.add_style_tag(
-        content=".mx-title { max-width: 40px; overflow: hidden; white-space: nowrap }"
-        " .q-label { font-size: 6px } .answer-title { transform: translateY(150px) } .mx-app { min-width: 2000px }"
+        content=".question h2 { max-width: 200px; overflow: hidden; white-space: nowrap }"
+        " .q-label { font-size: 6px } .legend li { height: 4px } .mx-app { min-width: 2000px }"
     )
 
     faults = faults_of(screen)
 
-    assert "KVM memslots" in {words.partition(" (")[0] for words in faults.clipped}
+    assert "Move the slot up by one page. The three watches… (H2: sideways)" in faults.clipped
     assert {words.partition(" (")[0] for words in faults.small} == {"old", "new"}
-    assert any("follow" in words for words in faults.overlapping)
+    assert any("Watched page" in words for words in faults.overlapping)
     assert faults.sideways == 80
