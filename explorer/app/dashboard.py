@@ -516,5 +516,6 @@ def _fitted(state: AppState, message: dict[str, Any]) -> AppState:
         state,
         width=float(message.get("width") or 0),
         map_width=float(message.get("map") or 0),
+        map_height=float(message.get("talk") or 0),
         theme=str(message.get("theme") or "light"),
     )

@@ -14,7 +14,7 @@ from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el, rich
-from explorer.figures.gpa_map import NARROW, WIDE, gpa_map_spec
+from explorer.figures.gpa_map import NARROW, WIDE, MapSize, gpa_map_spec
 from explorer.figures.panels import (
     effects_panel,
     guards_panel,
@@ -25,6 +25,7 @@ from explorer.figures.panels import (
     slot_table_panel,
     timeline_panel,
 )
+from explorer.figures.slide import caption_panel, slide_panel
 from explorer.figures.story import answer_caption, beat_panel, legend_panel, look_line, question_panel
 from explorer.figures.terms import glossary_panel, with_terms
 from explorer.figures.theme import theme_named
@@ -37,6 +38,7 @@ from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
+from explorer.selectors.slide import select_slide
 from explorer.selectors.slot_table import select_slot_table
 from explorer.selectors.timeline import select_timeline
 
@@ -165,7 +167,11 @@ class FrameBuilder:
                 panels["because"] = look_line(beat)
         asked = state.answered is not None and state.answered.op == moment.stop.op
         caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
-        panels["head"] = _head(map_view, _opening_sentence(moment) if question else caption)
+        told = _opening_sentence(moment) if question else caption
+        panels["head"] = _head(map_view, told)
+        if state.view.map_height:
+            slide = select_slide(moment, rail, beat, len(run), told)
+            panels |= {"slide": slide_panel(slide), "caption": caption_panel(slide)}
         for name in _WITH_TERMS:
             if name in panels:
                 panels[name] = with_terms(panels[name], profile)
@@ -180,7 +186,7 @@ class FrameBuilder:
         strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
         panels: dict[str, Any] = {
-            "map": gpa_map_spec(map_view, theme, NARROW if view.narrow else WIDE)
+            "map": gpa_map_spec(map_view, theme, _map_size(view))
             | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]},
             "strip": phases_panel(strip) if strip is not None else _no_strip(moment),
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
@@ -232,6 +238,12 @@ def _head(view: GpaMapView, sentence: str) -> Node:
     address, _, frames = view.subtitle.partition(" · ")
     place = el("small", el("span", address), el("span", f" · {frames}" if frames else "", cls="wide-only"), cls="code")
     return el("h2", view.title, " ", place)
+
+
+def _map_size(view: View) -> MapSize:
+    if view.map_height:
+        return NARROW._replace(height=max(view.map_height, NARROW.height))
+    return NARROW if view.narrow else WIDE
 
 
 def _arrays_size(view: View) -> ArraysSize:

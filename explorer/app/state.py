@@ -74,6 +74,8 @@ class View(NamedTuple):
     theme: str = "light"
     narrow: bool = False
     plot_width: float = 982
+    map_height: float = 0
+    """Height of the map, in pixels, in the layout of a talk; 0 in the usual one, where it is given."""
     pair: tuple[str, str] | None = None
     """Two kernels whose results are compared, by profile, if a person chose them."""
     gpu_table: tuple[int, int] | None = None
@@ -474,11 +476,11 @@ def write_note(state: AppState, stop: Stop, text: str) -> AppState:
     return replace(state, notes=notes, notice=said)
 
 
-def fitted(state: AppState, *, width: float, map_width: float, theme: str) -> AppState:
-    """Take the page's size in pixels and its theme into the view."""
+def fitted(state: AppState, *, width: float, map_width: float, theme: str, map_height: float = 0) -> AppState:
+    """Take the page's size in pixels and its theme into the view; a height of the map means the layout of a talk."""
     narrow = (width or NARROW_BELOW) < NARROW_BELOW
     plot = max((map_width or (1102 if narrow else 1160)) - (138 if narrow else 178), 300.0)
-    view = state.view._replace(narrow=narrow, plot_width=round(plot), theme=theme)
+    view = state.view._replace(narrow=narrow, plot_width=round(plot), theme=theme, map_height=round(map_height))
     return redraw(replace(state, view=view)) if view != state.view else state
 
 

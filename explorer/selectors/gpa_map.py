@@ -31,6 +31,10 @@ SegmentKind = Literal["slot", "cluster", "gap"]
 
 GAP = 64
 TINY_PAGES = 32
+FOCUS = 62
+"""Least length of the slot in focus, which keeps its name."""
+FUNNEL = 6
+"""Between the funnel's edge and the address beside it."""
 BREAK = 64
 CLUSTERS = 18
 """Groups of slots on the line of all memory; more would not be read."""
@@ -242,8 +246,9 @@ def _length(group: _Group, scale: Scale, focus: SlotKey | None) -> float:
         return 60.0 * sqrt(len(group.slots))
     if len(group.slots) == 1:
         slot = group.slots[0]
-        tiny = slot.npages < TINY_PAGES and (focus is None or slot.id != focus.slot_id)
-        return 7 + 1.6 * log2(slot.npages) if tiny else 26 + 5.2 * log2(slot.npages)
+        if focus is not None and slot.id == focus.slot_id:
+            return max(26 + 5.2 * log2(slot.npages), FOCUS)
+        return 7 + 1.6 * log2(slot.npages) if slot.npages < TINY_PAGES else 26 + 5.2 * log2(slot.npages)
     return max(sum(7 + 1.6 * log2(slot.npages) for slot in group.slots[:8]), 26 + 5.2 * log2(npages))
 
 
@@ -340,11 +345,15 @@ def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         else:
             size_end = middle + half
         address = segment.address
-        start = max(segment.x0 - _text_width(address) / 2, 0.0)  # the first one does not reach over the edge
+        # The first one does not reach over the edge; the one in focus stands beside the funnel, which begins there.
+        beside = segment.focused and segment.x0 >= _text_width(address) + FUNNEL
+        start = max(segment.x0 - _text_width(address) / 2, 0.0)
+        if beside:
+            start = segment.x0 - _text_width(address) - FUNNEL
         if segment.kind == "gap" or start < address_end:
             address = ""
         else:
-            address_end = start + _text_width(address) + 10
+            address_end = start + _text_width(address) + (FUNNEL if beside else 10)
         kept.append(segment._replace(name=name, size=size, address=address))
     return tuple(kept)
 

@@ -570,7 +570,7 @@ def _before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[L
         f"steps 1 to {hidden}",
         (at_home,),
         _marks(before, windows, y=0.28),
-        (*_count_labels(before, _marks(before, windows, y=0.28), 0.28, "shadow paging"), *_holes(windows, [at_home])),
+        (*_count_labels(before, windows, "shadow paging"), *_holes(windows, [at_home])),
         stem_from=0.58,
         rule_below=True,
     )
@@ -597,7 +597,7 @@ def _before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[L
         f"step {restored + 1} on",
         (at_home._replace(label=f"slot {old.id}, back"),),
         marks,
-        (*_count_labels(now, marks, 0.28, "returned"), *_holes(windows, [at_home])),
+        (*_count_labels(now, windows, "returned"), *_holes(windows, [at_home])),
         stem_from=0.58,
     )
     return (slot_before, during, after)
@@ -608,9 +608,14 @@ def _outline_refused(target: tuple[int, int], windows: tuple[Window, ...]) -> li
     return [bar._replace(y0=0.3, y1=0.7, refused=True) for bar in bars]
 
 
-def _count_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], y: float, word: str) -> list[Label]:
+def _count_labels(watches: tuple[Watch, ...], windows: tuple[Window, ...], word: str) -> list[Label]:
+    """Say behind the last mark how many watches are shadow paging's; the number alone if the window ends first."""
+    marks = _marks(watches, windows, y=0.28)
     own = [w for w in watches if w.by == "shadow paging"]
     if not marks or not own:
         return []
-    last = max(marks, key=lambda mark: mark.x)
-    return [Label(last.x + 18, y, f"{len(own)} {word}", "internal", "left", bold=word == "returned")]
+    x = max(mark.x for mark in marks) + 18
+    text = f"{len(own)} {word}"
+    end = next((window.x1 for window in windows if x <= window.x1), windows[-1].x1)
+    fits = x + len(text) * 7.4 <= end
+    return [Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "returned")]

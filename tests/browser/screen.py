@@ -142,6 +142,11 @@ class Screen:
         )
         return self
 
+    def until_painted(self) -> Screen:
+        """Wait until plotly has drawn what was sketched."""
+        self.page.wait_for_selector(".mx[data-state=ready][data-pen=plotly]", state="attached")
+        return self
+
     # -- hands -----------------------------------------------------------------------------------
 
     def press(self, *keys: str) -> Screen:

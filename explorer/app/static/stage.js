@@ -22,6 +22,10 @@ const PLAY_STEP = 600;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const LONGEST_NOTE = 200;
 const STORY_TIME = 1200;
+// A talk is laid out for 960 x 540 pixels and enlarged as a whole: 24 px and more at 1920 x 1080. Where that would be
+// less than 20 px, it is enlarged to 20 and shown half by half.
+const TALK = { width: 960, height: 540, least: 20 / 12, narrowest: 800 };
+const HANDS_SHOWN = 3000;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
 const AT_ONCE = 2; // stops asked for before the first of them has come
@@ -67,6 +71,8 @@ const HELP = [
   ["B", "the “because” drawer"],
   ["C", "the composed operation"],
   ["T", "light, dark, high contrast"],
+  ["P", "layout for a talk: large, few parts"],
+  ["X", "in a talk: the other half of what is too much for one screen"],
   ["?", "keys, and what the words mean"],
   ["Esc", "close, leave a field"],
 ];
@@ -117,6 +123,11 @@ function loadPlotly(ask) {
     return ask((bytes) => run(URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }))));
   });
   return globalThis.__mxPlotly;
+}
+
+// How much an element is enlarged: boxes on the screen are that much larger than the lengths in its style.
+function zoomOf(element) {
+  return element.currentCSSZoom ?? 1;
 }
 
 // -- a sketch of a figure, until plotly can draw it ------------------------------------------------
@@ -183,7 +194,7 @@ function marker(symbol, size) {
 
 function sketch(canvas, traces, layout) {
   const { width, height } = layout;
-  const scale = globalThis.devicePixelRatio || 1;
+  const scale = (globalThis.devicePixelRatio || 1) * zoomOf(canvas);
   canvas.width = width * scale;
   canvas.height = height * scale;
   canvas.style.width = `${width}px`;
@@ -308,8 +319,9 @@ class Figure {
   nearest(event) {
     if (!this.spots) return -1;
     const box = this.plot.getBoundingClientRect();
-    const x = event.clientX - box.left;
-    const y = this.size.height - (event.clientY - box.top);
+    const zoom = zoomOf(this.plot);
+    const x = (event.clientX - box.left) / zoom;
+    const y = this.size.height - (event.clientY - box.top) / zoom;
     let best = -1;
     let least = 24 * 24;
     for (let i = 0; i < this.spots.x.length; i += 1) {
@@ -332,9 +344,10 @@ class Figure {
     });
     this.tip.replaceChildren(...lines);
     const box = this.host.getBoundingClientRect();
-    const x = Math.min(event.clientX - box.left + 14, box.width - this.tip.offsetWidth - 4);
-    const y = event.clientY - box.top + 16;
-    const over = y + this.tip.offsetHeight > box.height ? y - this.tip.offsetHeight - 28 : y;
+    const zoom = zoomOf(this.host);
+    const x = Math.min((event.clientX - box.left) / zoom + 14, box.width / zoom - this.tip.offsetWidth - 4);
+    const y = (event.clientY - box.top) / zoom + 16;
+    const over = y + this.tip.offsetHeight > box.height / zoom ? y - this.tip.offsetHeight - 28 : y;
     this.tip.style.transform = `translate(${Math.max(x, 0)}px, ${Math.max(over, 0)}px)`;
   }
 }
@@ -391,6 +404,7 @@ class Stage {
     this.importer = section("import", "Logs");
     this.buildImporter();
     this.time = section("time", "Operations");
+    this.buildCaption(section("caption", "In a sentence"));
     this.timeBody = make("div", "mx-time-body");
     this.foot();
     this.live = make("div", "mx-live");
@@ -445,6 +459,7 @@ class Stage {
     button("→", "next operation", () => this.byOp(1));
     button("?", "keys and words", () => this.showHelp(true));
     button("Thread", "the thread, claim by claim", () => this.showThread(true));
+    button("Talk", "layout for a talk (P)", () => this.layOut(true));
     this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
     this.time.append(this.timeBody, foot);
   }
@@ -472,6 +487,7 @@ class Stage {
     this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
     bar.append(list, this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
+    this.slide = make("div", "mx-slide");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
     this.arraysHost = make("div", "mx-figure mx-arrays");
@@ -486,9 +502,75 @@ class Stage {
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
-    this.tabs.append(bar, this.question, this.strip, ...Object.values(this.panels));
+    this.tabs.append(bar, this.question, this.slide, this.strip, ...Object.values(this.panels));
     const asked = new URLSearchParams(location.search).get("tab");
     this.choose(TABS.some(([name]) => name === asked) && document.body.dataset.voila ? asked : this.tab);
+  }
+
+  // -- a talk --------------------------------------------------------------------------------------
+
+  buildCaption(host) {
+    this.captionHost = host;
+    host.tabIndex = -1;
+    this.caption = make("div", "mx-caption-words");
+    const keys = make("div", "mx-talk-keys");
+    const key = (text, label, action) => {
+      const made = make("button", "mx-key", text);
+      made.type = "button";
+      made.setAttribute("aria-label", label);
+      made.addEventListener("click", action);
+      keys.append(made);
+    };
+    key("⇧←", "previous step", () => this.byCell(-1));
+    key("⇧→", "next step", () => this.byCell(1));
+    key("X", "the other half", () => this.otherHalf());
+    key("Leave the talk", "leave the layout of a talk", () => this.layOut(false));
+    host.append(this.caption, keys);
+  }
+
+  get talking() {
+    return this.frameBox().dataset.layout === "talk";
+  }
+
+  // Lay the page out for a talk, or as usual again. In a notebook a cell is too small for one: it fills the screen.
+  layOut(talk) {
+    const box = this.frameBox();
+    if (talk) {
+      box.dataset.layout = "talk";
+      box.dataset.drawer = "none";
+      if (!document.body.dataset.voila) box.requestFullscreen?.().catch(() => {}); // a cell it stays, then
+    } else {
+      delete box.dataset.layout;
+      delete box.dataset.half;
+      delete box.dataset.both;
+      if (document.fullscreenElement === box) document.exitFullscreen();
+    }
+    this.fitTalk();
+    this.say({ t: "size", ...this.sizes() });
+    this.writeAddress();
+    this.focus();
+  }
+
+  fitTalk() {
+    const box = this.frameBox();
+    if (!this.talking) return box.style.removeProperty("--zoom");
+    const whole = document.body.dataset.voila || document.fullscreenElement === box;
+    const width = whole ? innerWidth : box.parentElement.clientWidth;
+    const height = whole ? innerHeight : 768;
+    const both = Math.min(width / TALK.width, height / TALK.height);
+    const halves = both < TALK.least;
+    const zoom = halves ? Math.min(TALK.least, Math.max(width / TALK.narrowest, 1)) : both;
+    box.style.setProperty("--zoom", String(zoom));
+    box.toggleAttribute("data-both", !halves);
+    box.dataset.half ??= "tab";
+    return undefined;
+  }
+
+  otherHalf() {
+    const box = this.frameBox();
+    if (!this.talking) return;
+    box.dataset.half = box.dataset.half === "map" ? "tab" : "map";
+    this.measure();
   }
 
   buildHelp() {
@@ -537,9 +619,10 @@ class Stage {
     const frame = this.frameBox().getBoundingClientRect();
     const box = term.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.card;
-    const left = Math.min(Math.max(box.left - frame.left, 8), frame.width - width - 8);
-    const below = box.bottom - frame.top + 6;
-    const top = below + height > frame.height - 8 ? box.top - frame.top - height - 6 : below;
+    const zoom = zoomOf(this.card);
+    const left = Math.min(Math.max((box.left - frame.left) / zoom, 8), frame.width / zoom - width - 8);
+    const below = (box.bottom - frame.top) / zoom + 6;
+    const top = below + height > frame.height / zoom - 8 ? (box.top - frame.top) / zoom - height - 6 : below;
     this.card.style.left = `${left}px`;
     this.card.style.top = `${Math.max(top, 8)}px`;
   }
@@ -885,7 +968,9 @@ class Stage {
 
   focus() {
     this.root.tabIndex = -1;
+    if (this.talking) return this.captionHost.focus({ preventScroll: true });
     this.timeBody.querySelector(".is-current, .tl-cell.is-now")?.focus({ preventScroll: true });
+    return undefined;
   }
 
   // -- talking to Python ---------------------------------------------------------------------------
@@ -918,6 +1003,12 @@ class Stage {
     on(this.frameBox(), "focusout", (event) => event.target.closest?.(".mx-goto") && this.find(""));
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
+    on(this.frameBox(), "pointermove", () => this.showHands());
+    on(window, "resize", () => this.fitTalk());
+    on(document, "fullscreenchange", () => {
+      if (this.talking && !document.body.dataset.voila && !document.fullscreenElement) this.layOut(false);
+      else this.fitTalk();
+    });
     this.resizer = new ResizeObserver(() => this.measure());
     this.resizer.observe(this.frameBox());
     this.heart = setInterval(() => this.beat(), PING_EVERY);
@@ -929,6 +1020,10 @@ class Stage {
     });
     this.place(".mx-preflight-slot", this.preflight);
     this.place(".mx-import-slot", this.importer);
+    if (new URLSearchParams(location.search).get("layout") === "talk" && document.body.dataset.voila) {
+      this.frameBox().dataset.layout = "talk";
+      this.fitTalk();
+    }
     this.hello();
   }
 
@@ -957,11 +1052,20 @@ class Stage {
     this.choose(this.tab);
   }
 
+  // What the mouse may press in a talk shows while it moves.
+  showHands() {
+    const box = this.frameBox();
+    box.dataset.moved = "";
+    clearTimeout(this.hands);
+    this.hands = setTimeout(() => delete box.dataset.moved, HANDS_SHOWN);
+  }
+
   sizes() {
-    const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1720;
+    const width = Math.round(this.frameBox().getBoundingClientRect().width / zoomOf(this.frameBox())) || 1720;
     // A tab may have taken the map's room: it returns as wide as it was.
-    this.mapWidth = Math.round(this.mapBody.getBoundingClientRect().width) || this.mapWidth || 0;
-    return { width, map: this.mapWidth, theme: this.theme() };
+    if (this.mapBody.offsetWidth) this.mapSize = [this.mapBody.offsetWidth, this.mapBody.offsetHeight];
+    const [map, height] = this.mapSize ?? [0, 0];
+    return { width, map, talk: this.talking ? height || TALK.height : 0, theme: this.theme() };
   }
 
   // What lies around the stage are widgets, which cannot say what they are to a screen reader.
@@ -975,8 +1079,8 @@ class Stage {
 
   measure() {
     this.nameParts();
-    const { width, map } = this.sizes();
-    const now = `${width}/${map}`;
+    const { width, map, talk } = this.sizes();
+    const now = `${width}/${map}/${talk}`;
     if (this.measured && this.measured !== now) {
       clearTimeout(this.sizing);
       this.sizing = setTimeout(() => this.say({ t: "size", ...this.sizes() }), 120);
@@ -1200,6 +1304,7 @@ class Stage {
     const query = new URLSearchParams(this.link);
     if (this.link.at) query.set("at", `${this.at[0] + 1}.${this.at[1] + 1}`);
     if (BY_MESSAGE.has(this.tab)) query.set("tab", this.tab);
+    if (this.talking) query.set("layout", "talk");
     const text = query.toString();
     const url = text ? `${location.pathname}?${text}` : location.pathname;
     if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
@@ -1409,6 +1514,8 @@ class Stage {
     this.show(this.rail, frame, "rail");
     this.drawMarks();
     this.show(this.because, frame, "because");
+    this.show(this.slide, frame, "slide");
+    this.show(this.caption, frame, "caption");
     this.wordsOf = frame;
     if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
@@ -1606,7 +1713,7 @@ class Stage {
   gfnAt(clientX) {
     const box = this.figure.plot.getBoundingClientRect();
     const left = this.figure.size ? this.figure.size.width - this.plotWidth() - 20 : 0;
-    const x = clientX - box.left - left;
+    const x = (clientX - box.left) / zoomOf(this.figure.plot) - left;
     const window = (this.windows ?? []).find(([x0, x1]) => x >= x0 && x <= x1);
     if (!window) return null;
     const [x0, x1, first, end] = window;
@@ -1642,7 +1749,7 @@ class Stage {
     on(this.mapBody, "pointerdown", (event) => (start = this.gfnAt(event.clientX) && event.clientX));
     on(window, "pointerup", (event) => {
       if (start === null || start === undefined) return;
-      const moved = event.clientX - start;
+      const moved = (event.clientX - start) / zoomOf(this.figure.plot);
       const at = this.gfnAt(start);
       start = null;
       if (at && Math.abs(moved) > 6) this.say({ t: "pan", by: Math.round(-moved * at.perPixel), shown: at.shown });
@@ -1706,6 +1813,7 @@ class Stage {
         return true;
       case "Escape":
         this.hideCard();
+        if (this.talking && [this.help, this.thread, this.why, ...Object.values(this.sheets)].every((each) => each.hidden)) this.layOut(false);
         this.thread.hidden = true;
         this.why.hidden = true;
         this.showHelp(false);
@@ -1737,6 +1845,12 @@ class Stage {
         return true;
       case "t":
         this.nextTheme();
+        return true;
+      case "p":
+        this.layOut(!this.talking);
+        return true;
+      case "x":
+        this.otherHalf();
         return true;
       case "j":
         if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
