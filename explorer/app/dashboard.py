@@ -258,7 +258,7 @@ class App:
         self.state = _fitted(self.state, message)
         self._controls.show(self.state)
         self._builder.use(self.state)
-        self._send_plan()
+        self._send_plan("follow" if message.get("again") else "jump")
         self._show_marks()
 
     def _take_notes(self, parameters: dict[str, str]) -> None:

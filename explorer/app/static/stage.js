@@ -18,6 +18,9 @@ const PING_EVERY = 2000;
 const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
+const REST_AFTER = 10_000; // without a hand on the page: no ping then, so that a session left alone counts as idle
+const GOING = new Set(["at", "ping", "size", "tab", "want"]); // messages of stepping, which a lost session needs not
+const CONTROLS = [".mx-top", ".mx-compose", ".mx-map-tools"];
 const PLAY_STEP = 600;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const LONGEST_NOTE = 200;
@@ -30,6 +33,7 @@ const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
 const AT_ONCE = 2; // stops asked for before the first of them has come
 const PIECE = 1 << 20;
+const FREE_AFTER = 5000;
 const TABS = [
   ["handoff", "Hand-off"],
   ["guards", "Guards"],
@@ -352,6 +356,96 @@ class Figure {
   }
 }
 
+// What lies between the page and its kernel.
+//   alive  it answers
+//   busy   it works on one thing for long
+//   cut    the connection is down, and tried again
+//   gone   no kernel knows this page any more: it died, was ended as idle, or the server was started anew
+class Session {
+  constructor(model, ping, onChange) {
+    Object.assign(this, { model, ping, onChange });
+    this.state = "alive";
+    this.touched = performance.now();
+    this.unanswered = null; // since when a ping waits
+    this.retried = -LOST_AFTER;
+  }
+
+  get kernel() {
+    return this.model.widget_manager?.kernel;
+  }
+
+  get connected() {
+    return (this.kernel?.connectionStatus ?? "connected") === "connected";
+  }
+
+  start(signal) {
+    const heart = setInterval(() => this.beat(), PING_EVERY);
+    const onStatus = (_, status) => /restarting|terminating|dead/.test(status) && this.become("gone");
+    this.kernel?.statusChanged?.connect(onStatus);
+    for (const name of ["pointermove", "pointerdown", "keydown", "focus", "visibilitychange"]) {
+      window.addEventListener(name, () => this.touch(), { capture: true, passive: true, signal });
+    }
+    window.addEventListener("online", () => this.connected || this.retry(), { signal });
+    signal.addEventListener("abort", () => {
+      clearInterval(heart);
+      this.kernel?.statusChanged?.disconnect(onStatus);
+    });
+  }
+
+  touch() {
+    const rested = performance.now() - this.touched > REST_AFTER;
+    this.touched = performance.now();
+    if (rested) this.beat();
+  }
+
+  beat() {
+    const now = performance.now();
+    if (this.kernel?.connectionStatus === "disconnected") this.retry(); // Jupyter tries a few minutes and gives up
+    if (!this.connected && this.unanswered !== null) this.unanswered = now; // the clock stands still
+    this.become(this.judge(now));
+    if (!this.connected || now - (this.unanswered ?? now) > PING_EVERY / 2) this.ask();
+    const wanted = now - this.touched < REST_AFTER || this.state !== "alive";
+    if (this.state === "gone" || !this.connected || !wanted) return;
+    this.unanswered ??= now;
+    this.ping();
+  }
+
+  judge(now) {
+    if (this.state === "gone" || this.kernel?.status === "dead") return "gone";
+    if (!this.connected) return "cut";
+    if (this.unanswered === null || now - this.unanswered <= LOST_AFTER) return this.state;
+    return this.kernel?.status === "busy" ? "busy" : "gone";
+  }
+
+  // Who tries to reconnect is not told that the server knows no such kernel, nor is a page whose kernel was ended as idle.
+  async ask() {
+    const { id, serverSettings } = this.kernel ?? {};
+    if (!id || !serverSettings || this.state === "gone") return;
+    const headers = serverSettings.token ? { Authorization: `token ${serverSettings.token}` } : {};
+    const answer = await fetch(`${serverSettings.baseUrl}api/kernels/${id}`, { headers, cache: "no-store" }).catch(() => null);
+    if (answer?.status === 404 || answer?.status === 403) this.become("gone");
+    // Jupyter waits longer from try to try; now it need not.
+    else if (answer && !this.connected && performance.now() - this.retried > LOST_AFTER) this.retry();
+  }
+
+  heard() {
+    this.unanswered = null;
+    this.become("alive");
+  }
+
+  become(state) {
+    if (state === this.state) return;
+    const before = this.state;
+    this.state = state;
+    this.onChange(before);
+  }
+
+  retry() {
+    this.retried = performance.now();
+    this.kernel?.reconnect?.().catch(() => {}); // still cut: it is tried again
+  }
+}
+
 class Stage {
   constructor(model, el, signal) {
     this.model = model;
@@ -365,12 +459,12 @@ class Stage {
     this.ops = 0;
     this.tab = "handoff";
     this.playing = null;
-    this.lastPong = performance.now();
+    this.session = new Session(model, () => this.say({ t: "ping" }), (before) => this.sessionChanged(before));
     this.wanted = null;
     this.asked = new Set();
     this.onTheWay = [];
     this.reported = "";
-    this.lost = false;
+    this.reloading = false;
     this.speed = 1;
     this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
@@ -654,9 +748,9 @@ class Stage {
     };
     this.deviceBody = make("div", "mx-device");
     this.performKey = key("Perform this run", () => {
+      if (!this.say({ t: "perform" })) return;
       this.performKey.disabled = true;
-      this.put(this.deviceBody, "Performing");
-      this.say({ t: "perform" });
+      this.put(this.deviceBody, ["p", { class: "is-waiting" }, "Performing"]);
     });
     this.formats = make("div", "mx-formats");
     this.sheets = {
@@ -817,7 +911,7 @@ class Stage {
     link.href = URL.createObjectURL(new Blob([bytes], { type: "text/plain" }));
     link.download = name;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), LOST_AFTER);
+    setTimeout(() => URL.revokeObjectURL(link.href), FREE_AFTER);
     this.openSheet(null);
   }
 
@@ -889,6 +983,10 @@ class Stage {
 
   async upload(blob, name) {
     if (this.uploading) return;
+    if (this.session.state === "cut" || this.session.state === "gone") {
+      this.tell(`${name} cannot be sent now: the connection is down.`, "error");
+      return;
+    }
     const mega = (n) => `${Math.max(1, Math.round(n / (1 << 20)))} MiB`;
     if (blob.size > this.limit) {
       this.tell(
@@ -975,14 +1073,19 @@ class Stage {
 
   // -- talking to Python ---------------------------------------------------------------------------
 
-  // Send to Python; a channel that is closed is a lost session, not an error for the console.
+  // Send to Python; a channel that is closed is a lost session, not an error for the console. Who wants more of a
+  // lost session than stepping is led to the way back.
   say(message, buffers = []) {
-    try {
-      this.model.send(message, undefined, buffers);
-    } catch {
-      this.lastPong = -LOST_AFTER;
-      this.setLost(true);
+    if (this.session.state !== "gone") {
+      try {
+        this.model.send(message, undefined, buffers);
+        return true;
+      } catch {
+        this.session.become("gone");
+      }
     }
+    if (!GOING.has(message.t)) this.bars.querySelector(".is-lost button")?.focus();
+    return false;
   }
 
   listen() {
@@ -1011,7 +1114,7 @@ class Stage {
     });
     this.resizer = new ResizeObserver(() => this.measure());
     this.resizer.observe(this.frameBox());
-    this.heart = setInterval(() => this.beat(), PING_EVERY);
+    this.session.start(this.signal);
     on(this.frameBox(), "dragover", (event) => event.preventDefault());
     on(this.frameBox(), "drop", (event) => {
       event.preventDefault();
@@ -1101,20 +1204,58 @@ class Stage {
     this.say({ t: "size", ...this.sizes() });
   }
 
-  beat() {
-    this.setLost(performance.now() - this.lastPong > LOST_AFTER);
-    this.say({ t: "ping", n: Math.round(performance.now()) });
-  }
-
-  setLost(lost) {
-    if (lost === this.lost) return;
-    this.lost = lost;
-    this.root.dataset.kernel = lost ? "lost" : "alive";
+  sessionChanged(before) {
+    const now = this.session.state;
+    this.root.dataset.kernel = now;
+    for (const selector of CONTROLS) {
+      const part = this.frameBox().querySelector(selector);
+      if (part) part.inert = now === "gone"; // widgets whose kernel is gone would answer with an error
+    }
+    if (now === "cut" || now === "gone") this.giveUp();
+    if (now === "alive" && before !== "busy") this.resume();
     this.drawBars();
   }
 
+  // Nothing may wait for an answer that does not come.
+  giveUp() {
+    if (this.uploading) {
+      this.uploading = false;
+      this.taken?.();
+      this.tell("The log was not taken: the connection broke off. Send it again once it is back.", "error");
+    }
+    this.performKey.disabled = false;
+    this.deviceBody.querySelector(".is-waiting")?.remove();
+    if (this.session.state === "gone" && this.wanted) {
+      this.wanted = null;
+      this.root.dataset.state = "ready";
+      this.pause();
+    }
+  }
+
+  // The connection is back: what was on its way may be lost, so both sides say where they are.
+  resume() {
+    this.asked.clear();
+    this.reported = "";
+    this.tellPlace();
+    this.hello(true);
+  }
+
+  // Reload at this step, as soon as there is somebody who answers.
+  async reload() {
+    this.writeAddress();
+    this.reloading = true;
+    this.drawBars();
+    const file = document.querySelector("meta[name=mx-plotly]")?.content ?? location.href;
+    while (this.reloading && !this.signal.aborted) {
+      const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(LOST_AFTER) };
+      if (await fetch(file, asked).then(() => true, () => false)) return location.reload();
+      await new Promise((resolve) => setTimeout(resolve, PING_EVERY));
+    }
+    return undefined;
+  }
+
   hear(message, buffers) {
-    this.lastPong = performance.now();
+    this.session.heard();
     switch (message.t) {
       case "plan":
         return this.plan(message);
@@ -1164,7 +1305,7 @@ class Stage {
       this.cells.clear();
     }
     // A page that moved on while Python followed stays where it is; else Python says where.
-    const at = message.mode === "follow" && this.at[0] >= 0 ? this.at : message.at;
+    const at = message.mode === "follow" && this.rev >= 0 ? this.at : message.at;
     if (message.mode !== "follow") this.pause();
     this.rev = message.rev;
     this.ops = message.ops;
@@ -1175,7 +1316,7 @@ class Stage {
     this.scrub.disabled = message.ops < 2;
     this.around(message);
     this.take(message.first);
-    this.go(at, { report: false });
+    this.go(message.mode === "follow" ? (this.wanted ?? at) : at, { report: false });
     if (message.mode === "play") this.playInto(message.at[0]);
   }
 
@@ -1321,8 +1462,12 @@ class Stage {
     const last = this.ghost ? this.ops : this.ops - 1;
     const op = Math.min(Math.max(stop[0], -1), last);
     const n = op < 0 ? 1 : this.cells.get(op);
-    const target = [op, op < 0 ? 0 : n === undefined ? stop[1] : Math.min(Math.max(stop[1], 0), n - 1)];
+    const target = n === undefined ? [op, stop[1]] : [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
     if (!this.frames.has(this.key_of(target))) {
+      if (this.session.state === "gone") {
+        this.tell("That step was not drawn before the session was lost. A reload has it.", "error");
+        return;
+      }
       this.wanted = target;
       this.root.dataset.state = "loading";
       this.fetch(target);
@@ -1456,9 +1601,7 @@ class Stage {
   }
 
   answer(n) {
-    if (!this.asking) return;
-    this.asking = false;
-    this.say({ t: "answer", n });
+    if (this.asking && this.say({ t: "answer", n })) this.asking = false;
   }
 
   // -- drawing -------------------------------------------------------------------------------------
@@ -1636,11 +1779,7 @@ class Stage {
       }
       bars.push(made);
     };
-    if (this.lost) {
-      bar("Session lost. The picture still works; changes need a reload.", "is-lost", [
-        ["Reload at this step", () => (this.writeAddress(), location.reload())],
-      ]);
-    }
+    if (this.session.state !== "alive") bar(...this.sessionWords());
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
@@ -1649,6 +1788,29 @@ class Stage {
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
+  }
+
+  // What a person is told of a session that does not answer, and the ways out.
+  sessionWords() {
+    const served = document.body.dataset.voila;
+    const ways = served ? [["Reload at this step", () => this.reload()]] : [];
+    if (this.reloading) return ["The server does not answer yet. The page reloads at this step as soon as it does.", "is-lost", []];
+    switch (this.session.state) {
+      case "busy":
+        return ["The kernel is still at work on the last change. Steps that are drawn work meanwhile.", "is-busy", ways];
+      case "cut":
+        return [
+          "The connection is down and is tried again. What is drawn can be stepped through; changes are sent when it is back.",
+          "is-lost",
+          [["Try now", () => this.session.retry()], ...ways],
+        ];
+      default: {
+        const short = this.asking || Object.keys(this.link ?? {}).length;
+        const again = short ? "" : " This run is too long for an address: open its log again afterwards.";
+        const way = served ? `changes need a reload.${again}` : "for changes run the cell again.";
+        return [`Session lost. The picture still works; ${way}`, "is-lost", ways];
+      }
+    }
   }
 
   // What the lines of a log became: a table, and what it counts.
@@ -1908,7 +2070,6 @@ class Stage {
   }
 
   close() {
-    clearInterval(this.heart);
     clearInterval(this.playing);
     this.resizer?.disconnect();
     if (this.onMessage) this.model.off("msg:custom", this.onMessage);
