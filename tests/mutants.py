@@ -24,7 +24,20 @@ ENGINE = Path(__file__).parents[1] / "explorer/engine"
 TELLS = {"emit", "enter", "append", "_note_replaced", "assert_never"}
 """Calls that make an event, or are never made, and change nothing."""
 DOES = (
-    *("memslots", "mmu", "page_track", "trackers", "kvmgt", "gtt", "dirty_log", "metadata", "guest_memfd", "spte"),
+    *(
+        "region_call",
+        "swap",
+        "memslots",
+        "mmu",
+        "page_track",
+        "trackers",
+        "kvmgt",
+        "gtt",
+        "dirty_log",
+        "metadata",
+        "guest_memfd",
+        "spte",
+    ),
     *("draft", "vcpu"),
 )
 ANSWERS = ("page_track", "mmu", "metadata", "lookup", "fault", "hostmem", "dirty_log", "guest_memfd")

@@ -47,7 +47,6 @@ WORLD = {"time", "datetime", "random", "secrets", "logging", "os", "socket", "su
 LINES = 340
 LONGER = {
     # Engine files above the limit, each with the reason why it is better whole.
-    "memslots": "one call from its arguments to its return: the tables at its end are the control flow of all of it",
     "state": "every type of the state, read once from top to bottom",
     "profile": "one table: a field a behaviour, its source, and what each kernel has",
     "commands": "one class a command, and the grammar that reads all of them",

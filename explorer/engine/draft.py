@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from explorer.engine.config import VmConfig
-    from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.region_call import RegionUpdate
     from explorer.engine.sortedmap import SortedMap
     from explorer.engine.state import (
         GuestMemfd,

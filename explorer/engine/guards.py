@@ -9,7 +9,7 @@ Models the checks of virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region(), chec
 kvm_set_memory_region(), of arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region(), and of
 virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), kvm_gmem_commit_memory_region().
 Not modelled: a fault while the argument is copied (EFAULT), small allocations that fail, VMs with protected
-state (no READONLY), the TDX shared bit; the padding of REGION2, which no kernel checks. Read next: `memslots`.
+state (no READONLY), the TDX shared bit; the padding of REGION2, which no kernel checks. Read next: `swap`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from explorer.engine.draft import KvmDraft
-    from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.region_call import RegionUpdate
     from explorer.engine.state import GmemBinding
 
 __all__ = ["Guard", "GuardResult", "Ladder", "first_refusal", "ladder_for", "ladder_of"]

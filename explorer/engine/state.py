@@ -45,7 +45,7 @@ from explorer.engine.uapi import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from explorer.engine.memslots import PendingUpdate
+    from explorer.engine.region_call import PendingUpdate
     from explorer.engine.runset import RunSet
 
 __all__ = [
