@@ -51,7 +51,6 @@ LONGER = {
     "profile": "one table: a field a behaviour, its source, and what each kernel has",
     "commands": "one class a command, and the grammar that reads all of them",
     "events": "one class an event, and the union that closes the list",
-    "guards": "one table: a row a check, in kernel order",
 }
 
 

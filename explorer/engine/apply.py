@@ -56,7 +56,7 @@ from explorer.engine.uapi import (
 
 if TYPE_CHECKING:
     from explorer.engine.events import Event
-    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.region_call import Phase
 
 __all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]

@@ -84,7 +84,7 @@ class CallRefused:
     """A check failed and the call will return an error."""
 
     check: str
-    """Name of the guard, as in `explorer.engine.guards`."""
+    """Name of the guard, as in `explorer.engine.guard`."""
     function: str
     errno: Errno
     operands: str

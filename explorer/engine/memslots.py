@@ -25,7 +25,8 @@ from explorer.engine.events import (
     PagesAccounted,
     SlotObjectFreed,
 )
-from explorer.engine.guards import Guard, first_refusal, ladder_for
+from explorer.engine.guard import Guard, first_refusal
+from explorer.engine.guards import ladder_for
 from explorer.engine.guest_memfd import (
     kvm_gmem_commit_memory_region,
     kvm_gmem_prepare_memory_region,

@@ -4,7 +4,7 @@ Rule: a phase ends where another CPU may look. Between two phases the call is pa
 that a reader can stop there and other commands can run there.
 
 Models the locals of virt/kvm/kvm_main.c: kvm_set_memory_region() and of what it calls.
-Not modelled: what the phases do; that is in `memslots` and `swap`. Read next: `guards`.
+Not modelled: what the phases do; that is in `memslots` and `swap`. Read next: `guard`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from explorer.engine.commands import SetMemoryRegion
     from explorer.engine.draft import KvmDraft
-    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.profile import KernelProfile
     from explorer.engine.state import KvmMemorySlot
     from explorer.engine.uapi import KvmMrChange

@@ -23,7 +23,7 @@ from explorer.history.moment import attempted_change
 
 if TYPE_CHECKING:
     from explorer.engine.commands import SetMemoryRegion
-    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.engine.types import Errno
     from explorer.engine.uapi import KvmMrChange
