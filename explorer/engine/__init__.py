@@ -3,12 +3,14 @@
 Read in this order; every file ends its first lines with what to read next:
 
 - words: `types`, `uapi`, `profile`, `config`
-- the machine, what is asked of it and what is seen of it: `state`, `capabilities`, `commands`,
-  `events`, `draft`
+- the machine: `slot_state`, `tracker_state`, `paging_state`, `state`, `capabilities`
+- what is asked of it, what is seen of it, what it is edited in: `commands`, `events`, `draft`
 - finding a slot: `lookup`, `guest_memfd`
 - a region call: `region_call`, `guard`, `guards`, `gmem_guards`, `swap`, `memslots`, `metadata`
 - page tracking: `spte`, `page_track`, `gtt`, `kvmgt`, `trackers`, `mmu`
 - the guest at work: `hostmem`, `dirty_log`, `fault`, `shadow`, `guest`
-- the rest of a VM, and the only door: `vcpu`, `apply`
+- the rest of a VM, and the only door: `vcpu`, `apply`, `brief`
 - what holds at every moment: `slot_properties`, `tracking_properties`, `step_properties`, `invariants`
+
+Beside them stand the containers that keep all of it: sortedmap.py and runset.py.
 """

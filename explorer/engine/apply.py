@@ -5,7 +5,7 @@ Rule 2: a call that the kernel refuses is a result with an errno, not an excepti
 
 Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
 Not modelled: capabilities but three, vCPU ioctls but those that make slots or set the mode, reset and destruction
-of a VM. Read next: `slot_properties`, `invariants`.
+of a VM. Read next: `brief`.
 """
 
 from __future__ import annotations

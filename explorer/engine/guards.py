@@ -3,7 +3,7 @@
 Models the checks of virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region(), kvm_set_memory_region(), and of
 arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region().
 Not modelled: a fault while the argument is copied (EFAULT), small allocations that fail, the TDX shared bit.
-Read next: `gmem_guards`, which has the rows of guest_memfd.
+Read next: `gmem_guards`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ transparent huge pages its whole 2 MiB are. KVM maps guest memory as large as th
 Models the answers of hva_to_pfn() in virt/kvm/kvm_main.c, host_pfn_mapping_level() and
 kvm_mmu_max_mapping_level() in arch/x86/kvm/mmu/mmu.c.
 Not modelled: host physical frames, 1 GiB host pages, reclaim and every other MMU-notifier event, what the VMM
-has mapped but for its lowest address. Read next: `fault`.
+has mapped but for its lowest address. Read next: `dirty_log`.
 """
 
 from __future__ import annotations

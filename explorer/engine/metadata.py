@@ -4,7 +4,7 @@ Models arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata(), memslot_rmap_alloc(), k
 arch/x86/kvm/mmu/page_track.c: kvm_page_track_create_memslot(); virt/kvm/kvm_main.c:
 kvm_alloc_dirty_bitmap(), kvm_free_memslot().
 Not modelled: what an rmap entry points to; allocators. Memory runs out only against
-``VmConfig.host_memory``, as a whole. Read next: `page_track`.
+``VmConfig.host_memory``, as a whole. Read next: `spte`.
 """
 
 from __future__ import annotations
