@@ -7,7 +7,7 @@ where the kernel would. The same grammar is used by scenarios, links, tests and 
 
 One flat table, so one file: a class a command, then the grammar, which is made from their fields.
 
-Not modelled: memory attributes, instructions but one load or store. Read next: `events`.
+Not modelled: memory attributes (no recording sets one), instructions but one load or store. Read next: `events`.
 """
 
 from __future__ import annotations
