@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "FrameBuilder"]
 
 
-_WITH_TERMS = ("fields", "guards", "table")
+_SLOTS = "table"
+"""Tab, and panel, that shows every slot."""
+_WITH_TERMS = ("fields", "guards", _SLOTS)
 """Panels in which words of the glossary are marked."""
 _SMALL_PLOT = 800
 """Width of the map, in pixels, below which the page is a notebook's cell."""
@@ -90,6 +92,7 @@ class FrameBuilder:
         self._frames: dict[Stop, Frame] = {}
         self._pieces: dict[str, str] = {}
         self._kept_table: _KeptTable | None = None
+        self._tab = ""
         self._glossaries: dict[str, str] = {}
         self.sent: set[str] = set()
 
@@ -99,6 +102,12 @@ class FrameBuilder:
             self._frames.clear()
             self._kept_table = None
         self._state = state
+
+    def open_tab(self, name: str) -> None:
+        """Build the frames of now on for this tab: of a large VM the slots are most of a frame."""
+        if (name == _SLOTS) != (self._tab == _SLOTS):
+            self._frames.clear()
+        self._tab = name
 
     def forget_sent(self) -> None:
         """Send everything again: a page was loaded anew."""
@@ -151,10 +160,10 @@ class FrameBuilder:
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
-        beat = select_beat(state.source, profile)
+        beat = select_beat(state.source, profile, done=state.told(run))
         if beat is not None and not question:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
-            if stop == state.opened_at and not beat.other_kernel:
+            if stop == state.opened_at and beat.look and not beat.other_kernel:
                 panels["because"] = look_line(beat)
         asked = state.answered is not None and state.answered.op == moment.stop.op
         caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
@@ -164,7 +173,8 @@ class FrameBuilder:
             slide = select_slide(moment, rail, beat, len(run), told)
             panels |= {"slide": slide_panel(slide), "caption": caption_panel(slide)}
         for name in _WITH_TERMS:
-            panels[name] = with_terms(panels[name], profile)
+            if name in panels:
+                panels[name] = with_terms(panels[name], profile)
         names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
         names["words"] = self._words(profile)
         cells = len(moment.op.cells) if moment.op is not None else 1
@@ -183,13 +193,14 @@ class FrameBuilder:
             # A slot that is new had no watches to account for.
             "ledger": ledger_panel(ledger_of(moment) if moment.old is not None else None),
             "guards": guards_panel(guards) if guards is not None else _no_guards(),
-            "table": self._table(state, moment),
             "note-handoff": el(
                 "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
             ),
             "note-guards": el("span", guards.summary if guards else ""),
             "note-table": el("span", ""),
         }
+        if self._tab == _SLOTS:
+            panels[_SLOTS] = self._table(state, moment)
         if arrays is not None:
             panels["arrays"] = arrays_spec(arrays, theme, _arrays_size(view))
         if question:

@@ -40,7 +40,7 @@ from explorer.engine.commands import (
     TrackGfn,
     UntrackGfn,
 )
-from explorer.engine.draft import KvmDraft
+from explorer.engine.draft import KvmDraft, built
 from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
@@ -120,14 +120,8 @@ def apply(kvm: Kvm, command: Command, *, record: bool = True) -> Step:
             _need_lock(kvm, command)
             update = draft.update = memslots.begin(command)
             memslots.run_to_end(draft, update)
-            return Step(
-                draft.freeze(),
-                tuple(draft.events or ()),
-                update.errno,
-                update.change,
-                update.refused_by,
-                tuple(update.results),
-            )
+            events, results = tuple(draft.events or ()), tuple(update.results)
+            return built(Step, (draft.freeze(), events, update.errno, update.change, update.refused_by, results))
         case Begin():
             _need_lock(kvm, command)
             draft.update = memslots.begin(command.call)

@@ -233,11 +233,10 @@ class KvmDraft:
         for array_id in arrays:
             if array_id is None:
                 continue
-            array = self.heap.get(array_id)
+            self.heap, array = self.heap.pop(array_id)
             if array is None:
                 self.warn("kvfree", f"array {array_id} of slot {slot.id} was freed before")
                 continue
-            self.heap = self.heap.discard(array_id)
             self.heap_bytes -= array.size_bytes
             if self.events is not None:
                 self.events.append(

@@ -51,7 +51,7 @@ from explorer.engine.metadata import (
 from explorer.engine.mmu import kvm_arch_flush_shadow_memslot, kvm_mmu_zap_all_fast
 from explorer.engine.state import AddressSpace, DirtyBitmap, KvmArchMemorySlot, KvmMemorySlot, KvmMemslots
 from explorer.engine.trackers import kvm_page_track_delete_slot
-from explorer.engine.types import PAGE_SHIFT, AsId, Errno, Gfn, Hva, SlotId
+from explorer.engine.types import PAGE_SHIFT, Errno
 from explorer.engine.uapi import (
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 __all__ = ["TABLES", "PendingUpdate", "Phase", "RegionUpdate", "begin", "run_phase"]
 
 MMIO_GENERATION_MASK = (1 << 19) - 1
-_U64 = (1 << 64) - 1
+_NO_ARRAYS = KvmArchMemorySlot()
 
 
 class Phase(NamedTuple):
@@ -244,16 +244,9 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
         kvm.enter("kvm_check_memslot_overlap")
         if _refused(kvm, update, ladder.place):
             return
-    update.new = KvmMemorySlot(
-        SlotId(call.slot),
-        AsId(call.as_id),
-        Gfn(call.guest_phys_addr >> PAGE_SHIFT),
-        update.npages,
-        Hva(call.userspace_addr),
-        call.flags,
-        None,
-        KvmArchMemorySlot(),
-    )
+    base_gfn, npages = call.guest_phys_addr >> PAGE_SHIFT, call.memory_size >> PAGE_SHIFT
+    fields = (call.slot, call.as_id, base_gfn, npages, call.userspace_addr, call.flags, None, _NO_ARRAYS, None)
+    update.new = built(KvmMemorySlot, fields)
     if isinstance(call, SetMemoryRegion2) and call.flags & KVM_MEM_GUEST_MEMFD:
         kvm.enter("kvm_gmem_prepare_memory_region")
         if _refused(kvm, update, ladder.gmem):

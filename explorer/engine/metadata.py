@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from explorer.engine.state import KvmMemorySlot
 
 _NOTHING_ADDED: SortedMap[int, int] = SortedMap()
+_NOTHING_DIRTY = RunSet()
 
 __all__ = [
     "bitmap_sizes",
@@ -137,7 +138,7 @@ def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
     """
     kvm.enter("kvm_alloc_dirty_bitmap")
     full = kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET
-    dirty = RunSet.span(0, slot.npages) if full else RunSet()
+    dirty = RunSet.span(0, slot.npages) if full else _NOTHING_DIRTY
     return slot._replace(dirty_bitmap=kvm.allocate(DirtyBitmap(slot.npages, dirty), slot))
 
 
@@ -173,7 +174,7 @@ def bitmap_sizes(old: KvmMemorySlot | None, new: KvmMemorySlot | None) -> tuple[
     """Return the bytes of the dirty bitmap that has to be allocated, if one has."""
     if new is None or not new.flags & KVM_MEM_LOG_DIRTY_PAGES or (old is not None and old.dirty_bitmap is not None):
         return ()
-    return (DirtyBitmap(new.npages, RunSet()).size_bytes,)
+    return (DirtyBitmap(new.npages, _NOTHING_DIRTY).size_bytes,)
 
 
 def fits_in_memory(kvm: KvmDraft, sizes: tuple[int, ...]) -> bool:

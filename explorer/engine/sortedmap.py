@@ -190,19 +190,24 @@ class SortedMap(Generic[K, V]):
 
     def discard(self, key: K) -> SortedMap[K, V]:
         """Return a map without `key`; the same map if it has none."""
+        return self.pop(key)[0]
+
+    def pop(self, key: K) -> tuple[SortedMap[K, V], V | None]:
+        """Return a map without `key`, and the value it had; the same map and None if it has none."""
         path, keys, values = self._descend(key)
         at = bisect_left(keys, key)
         if at == len(keys) or keys[at] != key:
-            return self
+            return self, None
+        value: V = values[at]
         node: _Node = (keys[:at] + keys[at + 1 :], values[:at] + values[at + 1 :])
         if not path or (at and len(keys) > FANOUT // 2):  # the usual case: no merge, and no least key changes
-            return _new(_replaced(path, node), self._height, self._size - 1)
+            return _new(_replaced(path, node), self._height, self._size - 1), value
         for upper_keys, children, i in reversed(path):
             node = _shrink(upper_keys, children, i, node)
         height = self._height
         while height and len(node[0]) <= 1:
             node, height = (node[1][0], height - 1) if node[0] else (_EMPTY, 0)
-        return _new(node, height, self._size - 1)
+        return _new(node, height, self._size - 1), value
 
     def _descend(self, key: K) -> tuple[list[tuple[tuple[Any, ...], tuple[Any, ...], int]], Any, Any]:
         path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]] = []

@@ -213,7 +213,9 @@ class KvmMemorySlot(NamedTuple):
     def with_flags(self, flags: int) -> KvmMemorySlot:
         """Return a copy with other flags, as kvm_copy_memslot() copies: without `gmem`. Faster than `_replace`."""
         slot_id, as_id, base_gfn, npages, userspace_addr, _, dirty_bitmap, arch, _ = self
-        return KvmMemorySlot(slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch)
+        return tuple.__new__(
+            KvmMemorySlot, (slot_id, as_id, base_gfn, npages, userspace_addr, flags, dirty_bitmap, arch, None)
+        )
 
     def with_arch(self, arch: KvmArchMemorySlot) -> KvmMemorySlot:
         """Return the slot with other arrays."""

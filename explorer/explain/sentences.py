@@ -47,7 +47,7 @@ from explorer.explain.ledger import ledger_of
 from explorer.explain.other_sentences import Sentences, other_sentences
 from explorer.explain.sources import in_words_of, is_older, name_in
 from explorer.explain.words import hex_text, plural, size_text
-from explorer.explain.xray import in_the_way_of
+from explorer.explain.xray import in_the_way_of, named
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command
@@ -250,7 +250,6 @@ def _what_goes(moment: Moment) -> str:
     return "every mapping of the VM" if zaps_all(moment.kvm) else "the mappings of this slot only"
 
 
-_SLOTS_NAMED = 4
 _ARRAY_NAMES = {"rmap": "rmap", "lpage_info": "lpage_info", "gfn_write_track": "the write-track counts"}
 
 
@@ -379,23 +378,12 @@ def _refused(moment: Moment) -> Sentences:
         )
     if guard.name == "overlap":
         return Sentences(
-            f"{_slots_in_the_way(moment)} in the way. Slots of one address space may not overlap.",
+            f"{named(in_the_way_of(moment))} in the way. Slots of one address space may not overlap.",
             f"`kvm_check_memslot_overlap()`: {operands}. Nothing was touched yet.",
             guard.function,
         )
     newcomer = f"KVM said no{f', {cost}' if late else ''}. The check that failed: {guard.title}."
     return Sentences(newcomer, f"`{guard.function}()`: {operands}.", guard.function)
-
-
-def _slots_in_the_way(moment: Moment) -> str:
-    """Return which slots are in the way of a refused call, as the beginning of a sentence."""
-    ids = [str(way.slot.id) for way in in_the_way_of(moment)]
-    if len(ids) == 1:
-        return f"Slot {ids[0]} is"
-    named, more = ids[:_SLOTS_NAMED], len(ids) - _SLOTS_NAMED
-    if more > 0:
-        return f"Slots {', '.join(named)} and {more} more are"
-    return f"Slots {', '.join(named[:-1])} and {named[-1]} are"
 
 
 def _returned(moment: Moment) -> Sentences:

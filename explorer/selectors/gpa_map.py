@@ -15,7 +15,7 @@ from explorer.engine.commands import SetMemoryRegion
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.words import addr_text, hex_text, pages_text, plural, size_text, span_text
-from explorer.explain.xray import in_the_way_of
+from explorer.explain.xray import in_the_way_of, in_the_way_of_next
 from explorer.history.moment import SlotKey
 from explorer.selectors.lanes import Lane, lanes_of
 from explorer.selectors.style import slot_hover, style_of
@@ -313,8 +313,9 @@ def _hole_segment(x0: float, x1: float, start: int, end: int) -> Segment:
 
 
 def _marked(segment: Segment, moment: Moment, as_id: int) -> Segment:
-    """Mark the segment if a slot in it is in the way of the call that was refused."""
-    ways = [way for way in in_the_way_of(moment) if way.slot.as_id == as_id] if moment.on_call else []
+    """Mark the segment if a slot in it is in the way of the call that was refused, or of the composed one."""
+    found = in_the_way_of(moment) if moment.on_call else ()
+    ways = [way for way in found or in_the_way_of_next(moment) if way.slot.as_id == as_id]
     mine = [way for way in ways if segment.first_gfn <= way.slot.base_gfn < segment.end_gfn]
     if segment.kind == "gap" or not mine:
         return segment

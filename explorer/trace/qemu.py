@@ -20,6 +20,7 @@ import re
 from errno import errorcode
 from typing import TYPE_CHECKING
 
+from explorer.engine.draft import built
 from explorer.engine.lookup import as_id_of
 from explorer.engine.types import U64_MAX
 from explorer.engine.uapi import KVM_MEM_GUEST_MEMFD
@@ -120,9 +121,9 @@ def _record(
     if vm is None:
         return Gap(number, f"more than {_MOST_VMS} VMs in one log", line)
     as_id, slot_id = as_id_of(slot) if space is None else (space, slot)
-    call = RegionCall(number, 1, vm, as_id, slot_id, flags, gpa, size, ua, 0 if ret == 0 else -1, errno)
-    on_file = part[0] >= 0 and flags & KVM_MEM_GUEST_MEMFD
-    return call._replace(guest_memfd=part[0], guest_memfd_offset=part[1]) if on_file else call
+    fd, offset = part if part[0] >= 0 and flags & KVM_MEM_GUEST_MEMFD else (None, 0)
+    fields = (number, 1, vm, as_id, slot_id, flags, gpa, size, ua, 0 if ret == 0 else -1, errno, fd, offset)
+    return built(RegionCall, fields)
 
 
 def _vm(vms: dict[str, Vm], prefix: str) -> Vm | None:

@@ -18,6 +18,9 @@ const PING_EVERY = 2000;
 const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
+const REST_AFTER = 10_000; // without a hand on the page: no ping then, so that a session left alone counts as idle
+const GOING = new Set(["at", "ping", "size", "tab", "want"]); // messages of stepping, which a lost session needs not
+const CONTROLS = [".mx-top", ".mx-compose", ".mx-map-tools"];
 const PLAY_STEP = 600;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const LONGEST_NOTE = 200;
@@ -28,7 +31,9 @@ const TALK = { width: 960, height: 540, least: 20 / 12, narrowest: 800 };
 const HANDS_SHOWN = 3000;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
+const AT_ONCE = 2; // stops asked for before the first of them has come
 const PIECE = 1 << 20;
+const FREE_AFTER = 5000;
 const TABS = [
   ["handoff", "Hand-off"],
   ["guards", "Guards"],
@@ -63,7 +68,8 @@ const HELP = [
   ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
-  ["G or /", "go to an address, page or slot"],
+  ["G or /", "go to an address, page, slot or room for one; it is answered while you type"],
+  ["Ctrl+V", "beside the fields: replay what is pasted, or go to the place"],
   ["W", "why the value under the focus is what it is"],
   ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
@@ -350,6 +356,96 @@ class Figure {
   }
 }
 
+// What lies between the page and its kernel.
+//   alive  it answers
+//   busy   it works on one thing for long
+//   cut    the connection is down, and tried again
+//   gone   no kernel knows this page any more: it died, was ended as idle, or the server was started anew
+class Session {
+  constructor(model, ping, onChange) {
+    Object.assign(this, { model, ping, onChange });
+    this.state = "alive";
+    this.touched = performance.now();
+    this.unanswered = null; // since when a ping waits
+    this.retried = -LOST_AFTER;
+  }
+
+  get kernel() {
+    return this.model.widget_manager?.kernel;
+  }
+
+  get connected() {
+    return (this.kernel?.connectionStatus ?? "connected") === "connected";
+  }
+
+  start(signal) {
+    const heart = setInterval(() => this.beat(), PING_EVERY);
+    const onStatus = (_, status) => /restarting|terminating|dead/.test(status) && this.become("gone");
+    this.kernel?.statusChanged?.connect(onStatus);
+    for (const name of ["pointermove", "pointerdown", "keydown", "focus", "visibilitychange"]) {
+      window.addEventListener(name, () => this.touch(), { capture: true, passive: true, signal });
+    }
+    window.addEventListener("online", () => this.connected || this.retry(), { signal });
+    signal.addEventListener("abort", () => {
+      clearInterval(heart);
+      this.kernel?.statusChanged?.disconnect(onStatus);
+    });
+  }
+
+  touch() {
+    const rested = performance.now() - this.touched > REST_AFTER;
+    this.touched = performance.now();
+    if (rested) this.beat();
+  }
+
+  beat() {
+    const now = performance.now();
+    if (this.kernel?.connectionStatus === "disconnected") this.retry(); // Jupyter tries a few minutes and gives up
+    if (!this.connected && this.unanswered !== null) this.unanswered = now; // the clock stands still
+    this.become(this.judge(now));
+    if (!this.connected || now - (this.unanswered ?? now) > PING_EVERY / 2) this.ask();
+    const wanted = now - this.touched < REST_AFTER || this.state !== "alive";
+    if (this.state === "gone" || !this.connected || !wanted) return;
+    this.unanswered ??= now;
+    this.ping();
+  }
+
+  judge(now) {
+    if (this.state === "gone" || this.kernel?.status === "dead") return "gone";
+    if (!this.connected) return "cut";
+    if (this.unanswered === null || now - this.unanswered <= LOST_AFTER) return this.state;
+    return this.kernel?.status === "busy" ? "busy" : "gone";
+  }
+
+  // Who tries to reconnect is not told that the server knows no such kernel, nor is a page whose kernel was ended as idle.
+  async ask() {
+    const { id, serverSettings } = this.kernel ?? {};
+    if (!id || !serverSettings || this.state === "gone") return;
+    const headers = serverSettings.token ? { Authorization: `token ${serverSettings.token}` } : {};
+    const answer = await fetch(`${serverSettings.baseUrl}api/kernels/${id}`, { headers, cache: "no-store" }).catch(() => null);
+    if (answer?.status === 404 || answer?.status === 403) this.become("gone");
+    // Jupyter waits longer from try to try; now it need not.
+    else if (answer && !this.connected && performance.now() - this.retried > LOST_AFTER) this.retry();
+  }
+
+  heard() {
+    this.unanswered = null;
+    this.become("alive");
+  }
+
+  become(state) {
+    if (state === this.state) return;
+    const before = this.state;
+    this.state = state;
+    this.onChange(before);
+  }
+
+  retry() {
+    this.retried = performance.now();
+    this.kernel?.reconnect?.().catch(() => {}); // still cut: it is tried again
+  }
+}
+
 class Stage {
   constructor(model, el, signal) {
     this.model = model;
@@ -363,11 +459,12 @@ class Stage {
     this.ops = 0;
     this.tab = "handoff";
     this.playing = null;
-    this.lastPong = performance.now();
+    this.session = new Session(model, () => this.say({ t: "ping" }), (before) => this.sessionChanged(before));
     this.wanted = null;
     this.asked = new Set();
+    this.onTheWay = [];
     this.reported = "";
-    this.lost = false;
+    this.reloading = false;
     this.speed = 1;
     this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
@@ -589,6 +686,10 @@ class Stage {
     this.card.setAttribute("role", "tooltip");
     this.card.id = `mx-card-${Math.random().toString(36).slice(2)}`;
     this.root.append(this.card);
+    this.found = make("div", "mx-found");
+    this.found.hidden = true;
+    this.found.setAttribute("role", "status");
+    this.root.append(this.found);
     const over = (event) => {
       const term = event.target.closest?.("[data-term]");
       if (term && this.root.contains(term)) this.showCard(term);
@@ -647,9 +748,9 @@ class Stage {
     };
     this.deviceBody = make("div", "mx-device");
     this.performKey = key("Perform this run", () => {
+      if (!this.say({ t: "perform" })) return;
       this.performKey.disabled = true;
-      this.put(this.deviceBody, "Performing");
-      this.say({ t: "perform" });
+      this.put(this.deviceBody, ["p", { class: "is-waiting" }, "Performing"]);
     });
     this.formats = make("div", "mx-formats");
     this.sheets = {
@@ -810,14 +911,14 @@ class Stage {
     link.href = URL.createObjectURL(new Blob([bytes], { type: "text/plain" }));
     link.download = name;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), LOST_AFTER);
+    setTimeout(() => URL.revokeObjectURL(link.href), FREE_AFTER);
     this.openSheet(null);
   }
 
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
+    paste.placeholder = "Paste a trace or one failing line\nanywhere: strace, QEMU, ftrace, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -845,8 +946,47 @@ class Stage {
     this.importer.append(paste, row);
   }
 
+  // What is pasted beside a field or into the box for logs is read at once; other fields keep what is pasted.
+  paste(event) {
+    const target = event.target;
+    const box = target.closest?.(".mx-paste");
+    const field = target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
+    const inside = this.frameBox().contains(target) || (document.body.dataset.voila && target === document.body);
+    if (!inside || (field && !box)) return;
+    const text = event.clipboardData?.getData("text/plain") ?? "";
+    const file = event.clipboardData?.files[0];
+    if (!text.trim() && !file) return;
+    event.preventDefault();
+    if (box) box.value = text.length < PIECE ? text : "";
+    this.upload(file ?? new Blob([text]), file ? file.name : "pasted text");
+  }
+
+  // What is typed into the go-to box is answered below it before Enter goes there.
+  find(text) {
+    clearTimeout(this.finding);
+    this.sought = text.trim();
+    if (!this.sought) this.found.hidden = true;
+    else this.finding = setTimeout(() => this.say({ t: "find", text }), SETTLE_AFTER);
+  }
+
+  takeFound({ text, error }) {
+    const field = this.frameBox().querySelector(".mx-goto input");
+    if (!text || !this.sought || document.activeElement !== field) return;
+    this.found.textContent = text;
+    this.found.classList.toggle("is-error", error);
+    this.found.hidden = false;
+    const frame = this.frameBox().getBoundingClientRect();
+    const box = field.getBoundingClientRect();
+    this.found.style.right = `${Math.max(frame.right - box.right, 8)}px`;
+    this.found.style.top = `${box.bottom - frame.top + 4}px`;
+  }
+
   async upload(blob, name) {
     if (this.uploading) return;
+    if (this.session.state === "cut" || this.session.state === "gone") {
+      this.tell(`${name} cannot be sent now: the connection is down.`, "error");
+      return;
+    }
     const mega = (n) => `${Math.max(1, Math.round(n / (1 << 20)))} MiB`;
     if (blob.size > this.limit) {
       this.tell(
@@ -933,14 +1073,19 @@ class Stage {
 
   // -- talking to Python ---------------------------------------------------------------------------
 
-  // Send to Python; a channel that is closed is a lost session, not an error for the console.
+  // Send to Python; a channel that is closed is a lost session, not an error for the console. Who wants more of a
+  // lost session than stepping is led to the way back.
   say(message, buffers = []) {
-    try {
-      this.model.send(message, undefined, buffers);
-    } catch {
-      this.lastPong = -LOST_AFTER;
-      this.setLost(true);
+    if (this.session.state !== "gone") {
+      try {
+        this.model.send(message, undefined, buffers);
+        return true;
+      } catch {
+        this.session.become("gone");
+      }
     }
+    if (!GOING.has(message.t)) this.bars.querySelector(".is-lost button")?.focus();
+    return false;
   }
 
   listen() {
@@ -956,6 +1101,9 @@ class Stage {
       const field = () => [...this.frameBox().querySelectorAll(".mx-fields input")].find((e) => e.offsetParent);
       setTimeout(() => (field()?.focus(), field()?.select()), FOCUS_AFTER);
     });
+    on(document, "paste", (event) => this.paste(event));
+    on(this.frameBox(), "input", (event) => event.target.closest?.(".mx-goto") && this.find(event.target.value));
+    on(this.frameBox(), "focusout", (event) => event.target.closest?.(".mx-goto") && this.find(""));
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
     on(this.frameBox(), "pointermove", () => this.showHands());
@@ -966,7 +1114,7 @@ class Stage {
     });
     this.resizer = new ResizeObserver(() => this.measure());
     this.resizer.observe(this.frameBox());
-    this.heart = setInterval(() => this.beat(), PING_EVERY);
+    this.session.start(this.signal);
     on(this.frameBox(), "dragover", (event) => event.preventDefault());
     on(this.frameBox(), "drop", (event) => {
       event.preventDefault();
@@ -1003,6 +1151,7 @@ class Stage {
   hello(again = false) {
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
+    this.onTheWay = []; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
 
@@ -1055,20 +1204,58 @@ class Stage {
     this.say({ t: "size", ...this.sizes() });
   }
 
-  beat() {
-    this.setLost(performance.now() - this.lastPong > LOST_AFTER);
-    this.say({ t: "ping", n: Math.round(performance.now()) });
-  }
-
-  setLost(lost) {
-    if (lost === this.lost) return;
-    this.lost = lost;
-    this.root.dataset.kernel = lost ? "lost" : "alive";
+  sessionChanged(before) {
+    const now = this.session.state;
+    this.root.dataset.kernel = now;
+    for (const selector of CONTROLS) {
+      const part = this.frameBox().querySelector(selector);
+      if (part) part.inert = now === "gone"; // widgets whose kernel is gone would answer with an error
+    }
+    if (now === "cut" || now === "gone") this.giveUp();
+    if (now === "alive" && before !== "busy") this.resume();
     this.drawBars();
   }
 
+  // Nothing may wait for an answer that does not come.
+  giveUp() {
+    if (this.uploading) {
+      this.uploading = false;
+      this.taken?.();
+      this.tell("The log was not taken: the connection broke off. Send it again once it is back.", "error");
+    }
+    this.performKey.disabled = false;
+    this.deviceBody.querySelector(".is-waiting")?.remove();
+    if (this.session.state === "gone" && this.wanted) {
+      this.wanted = null;
+      this.root.dataset.state = "ready";
+      this.pause();
+    }
+  }
+
+  // The connection is back: what was on its way may be lost, so both sides say where they are.
+  resume() {
+    this.asked.clear();
+    this.reported = "";
+    this.tellPlace();
+    this.hello(true);
+  }
+
+  // Reload at this step, as soon as there is somebody who answers.
+  async reload() {
+    this.writeAddress();
+    this.reloading = true;
+    this.drawBars();
+    const file = document.querySelector("meta[name=mx-plotly]")?.content ?? location.href;
+    while (this.reloading && !this.signal.aborted) {
+      const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(LOST_AFTER) };
+      if (await fetch(file, asked).then(() => true, () => false)) return location.reload();
+      await new Promise((resolve) => setTimeout(resolve, PING_EVERY));
+    }
+    return undefined;
+  }
+
   hear(message, buffers) {
-    this.lastPong = performance.now();
+    this.session.heard();
     switch (message.t) {
       case "plan":
         return this.plan(message);
@@ -1085,7 +1272,10 @@ class Stage {
       case "go":
         return this.go(message.at);
       case "tab":
-        return this.choose(message.name);
+        // What opens by itself takes only the place of the tab it names.
+        return message.from && message.from !== this.tab ? undefined : this.choose(message.name);
+      case "found":
+        return this.takeFound(message);
       case "thread":
         return this.takeThread(message.panel);
       case "why":
@@ -1111,12 +1301,11 @@ class Stage {
   plan(message) {
     const fresh = message.rev !== this.rev;
     if (fresh) {
-      this.frames.clear();
+      this.forgetFrames();
       this.cells.clear();
-      this.asked.clear();
     }
     // A page that moved on while Python followed stays where it is; else Python says where.
-    const at = message.mode === "follow" && this.at[0] >= 0 ? this.at : message.at;
+    const at = message.mode === "follow" && this.rev >= 0 ? this.at : message.at;
     if (message.mode !== "follow") this.pause();
     this.rev = message.rev;
     this.ops = message.ops;
@@ -1127,7 +1316,7 @@ class Stage {
     this.scrub.disabled = message.ops < 2;
     this.around(message);
     this.take(message.first);
-    this.go(at, { report: false });
+    this.go(message.mode === "follow" ? (this.wanted ?? at) : at, { report: false });
     if (message.mode === "play") this.playInto(message.at[0]);
   }
 
@@ -1160,8 +1349,24 @@ class Stage {
       this.frames.set(key, frame);
       this.cells.set(Number(key.split(":")[0]), frame.n);
       this.asked.delete(key);
+      this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
+      if (this.wanted) this.pass(key.split(":").map(Number));
     }
     if (this.wanted) this.go(this.wanted, { report: true });
+  }
+
+  // Who holds a key is shown what lies on the way, even if the place they are at by now is not there yet.
+  pass([op, cell]) {
+    const [from, to] = [this.at[0], this.wanted[0]];
+    if ((op - from) * (op - to) >= 0) return;
+    this.at = [op, cell];
+    this.schedule();
+  }
+
+  forgetFrames() {
+    this.frames.clear();
+    this.asked.clear();
+    this.onTheWay = [];
   }
 
   // Tables of the Kernels tab: Python sends those that changed. Focus stays on the cell it was on.
@@ -1257,17 +1462,15 @@ class Stage {
     const last = this.ghost ? this.ops : this.ops - 1;
     const op = Math.min(Math.max(stop[0], -1), last);
     const n = op < 0 ? 1 : this.cells.get(op);
-    if (n === undefined) {
-      this.wanted = [op, stop[1]];
-      this.root.dataset.state = "loading";
-      this.want([this.wanted]);
-      return;
-    }
-    const target = [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
+    const target = n === undefined ? [op, stop[1]] : [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
     if (!this.frames.has(this.key_of(target))) {
+      if (this.session.state === "gone") {
+        this.tell("That step was not drawn before the session was lost. A reload has it.", "error");
+        return;
+      }
       this.wanted = target;
       this.root.dataset.state = "loading";
-      this.want([target]);
+      this.fetch(target);
       return;
     }
     this.wanted = null;
@@ -1275,6 +1478,13 @@ class Stage {
     this.schedule();
     if (report) this.report();
     this.prefetch();
+  }
+
+  // Ask for the stop a person goes to. Of keys that come faster than pictures only the newest is asked for next.
+  fetch(stop) {
+    if (this.onTheWay.length >= AT_ONCE || this.onTheWay.some((other) => this.key_of(other) === this.key_of(stop))) return;
+    this.onTheWay.push(stop);
+    this.want([stop]);
   }
 
   // Ask for frames. One stop is where a person goes, and is asked for even if it is on a list of later ones.
@@ -1391,9 +1601,7 @@ class Stage {
   }
 
   answer(n) {
-    if (!this.asking) return;
-    this.asking = false;
-    this.say({ t: "answer", n });
+    if (this.asking && this.say({ t: "answer", n })) this.asking = false;
   }
 
   // -- drawing -------------------------------------------------------------------------------------
@@ -1541,6 +1749,10 @@ class Stage {
       this.say({ t: "tab", name });
       this.writeAddress();
     }
+    if (name === "table" && !this.frames.get(this.key_of(this.at))?.p.table) {
+      this.forgetFrames(); // those that come from now on have the slots
+      this.go(this.at, { report: false });
+    }
     this.schedule();
   }
 
@@ -1567,11 +1779,7 @@ class Stage {
       }
       bars.push(made);
     };
-    if (this.lost) {
-      bar("Session lost. The picture still works; changes need a reload.", "is-lost", [
-        ["Reload at this step", () => (this.writeAddress(), location.reload())],
-      ]);
-    }
+    if (this.session.state !== "alive") bar(...this.sessionWords());
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
@@ -1580,6 +1788,29 @@ class Stage {
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
+  }
+
+  // What a person is told of a session that does not answer, and the ways out.
+  sessionWords() {
+    const served = document.body.dataset.voila;
+    const ways = served ? [["Reload at this step", () => this.reload()]] : [];
+    if (this.reloading) return ["The server does not answer yet. The page reloads at this step as soon as it does.", "is-lost", []];
+    switch (this.session.state) {
+      case "busy":
+        return ["The kernel is still at work on the last change. Steps that are drawn work meanwhile.", "is-busy", ways];
+      case "cut":
+        return [
+          "The connection is down and is tried again. What is drawn can be stepped through; changes are sent when it is back.",
+          "is-lost",
+          [["Try now", () => this.session.retry()], ...ways],
+        ];
+      default: {
+        const short = this.asking || Object.keys(this.link ?? {}).length;
+        const again = short ? "" : " This run is too long for an address: open its log again afterwards.";
+        const way = served ? `changes need a reload.${again}` : "for changes run the cell again.";
+        return [`Session lost. The picture still works; ${way}`, "is-lost", ways];
+      }
+    }
   }
 
   // What the lines of a log became: a table, and what it counts.
@@ -1699,9 +1930,12 @@ class Stage {
         field.blur();
         this.focus();
         event.stopPropagation();
+      } else if (event.key === "Enter" && field.closest(".mx-goto")) {
+        this.find("");
       } else if (event.key === "Enter" && field.tagName === "INPUT" && field.closest(".mx-compose")) {
         event.preventDefault();
-        this.say({ t: "apply" });
+        const fields = [...this.frameBox().querySelectorAll(".mx-fields input")].filter((e) => e.offsetParent);
+        this.say({ t: "apply", fields: fields.map((e) => e.value) });
       } else if (!inside) return;
       return;
     }
@@ -1836,7 +2070,6 @@ class Stage {
   }
 
   close() {
-    clearInterval(this.heart);
     clearInterval(this.playing);
     this.resizer?.disconnect();
     if (this.onMessage) this.model.off("msg:custom", this.onMessage);
