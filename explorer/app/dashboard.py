@@ -232,6 +232,8 @@ class App:
             case "pan":
                 first, end = (int(gfn) for gfn in message["shown"])
                 self._change(actions.pan, int(message["by"]), (first, end))
+            case "brush":
+                self._change(actions.brush, int(message["first"]), int(message["end"]))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "gpu":

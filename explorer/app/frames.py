@@ -185,9 +185,12 @@ class FrameBuilder:
         view, theme = state.view, theme_named(state.view.theme)
         strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
+        size = _map_size(view)
         panels: dict[str, Any] = {
-            "map": gpa_map_spec(map_view, theme, _map_size(view))
-            | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]},
+            "map": gpa_map_spec(map_view, theme, size)
+            | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]}
+            | {"line": {"left": size.left, "top": size.bar_top, "bottom": size.bar_top + size.bar}}
+            | {"parts": [[s.x0, s.x1, s.first_gfn, s.end_gfn] for s in map_view.segments]},
             "strip": phases_panel(strip) if strip is not None else _no_strip(moment),
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
             # A slot that is new had no watches to account for.

@@ -442,6 +442,13 @@ def pan(state: AppState, by: int, shown: tuple[int, int]) -> AppState:
     return _look(state, window=(start, start + span))
 
 
+def brush(state: AppState, first: int, end: int) -> AppState:
+    """Show a stretch of the line of all memory in the detail: four pages at least, the whole space at most."""
+    limit = state.kvm.config.max_gfn() + 1
+    first = min(max(first, 0), limit - 4)
+    return _look(state, window=(first, min(max(end, first + 4), limit)))
+
+
 def set_scale(state: AppState, scale: Scale) -> AppState:
     """Draw the overview collapsed, equal or linear."""
     return _look(state, scale=scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.figures.theme import DEFAULT
-from explorer.figures.trace import Sheet
+from explorer.figures.trace import Sheet, text_width
 
 if TYPE_CHECKING:
     from explorer.figures.theme import Spec, Theme
@@ -100,4 +100,6 @@ def _lifetimes(sheet: Sheet, view: ArraysView, top: float, width: float) -> None
             sheet.line([x1 - 4, x1 + 4], [y - 4, y + 4], "lost", 2)
             sheet.line([x1 - 4, x1 + 4], [y + 4, y - 4], "lost", 2)
             if x1 < right - 6:
-                sheet.text(x1 + 9, y, "freed", "lost", 13, anchor="left", bold=True)
+                # Words that the line of now would cross stand behind it.
+                crossed = x1 + 9 < x_now < x1 + 9 + text_width("freed", 13, bold=True)
+                sheet.text(x_now + 6 if crossed else x1 + 9, y, "freed", "lost", 13, anchor="left", bold=True)

@@ -92,6 +92,9 @@ class _Drawing:
         self._side_name("All memory", view.scale_note, (top + bottom) / 2)
         if view.funnel is not None:
             self._funnel(*view.funnel, bottom)
+        if view.brush is not None:
+            x0, x1 = (self.left + x for x in view.brush)
+            sheet.line([x0, x1, x1, x0, x0], [top - 4, top - 4, bottom + 4, bottom + 4, top - 4], "accent", 2)
 
     def _segment(self, segment: Segment, top: float, bottom: float) -> None:
         sheet = self.sheet

@@ -36,6 +36,8 @@ FOCUS = 62
 FUNNEL = 6
 """Between the funnel's edge and the address beside it."""
 BREAK = 64
+BRUSH = 3
+"""Least width of a stretch that was chosen, in pixels."""
 CLUSTERS = 18
 """Groups of slots on the line of all memory; more would not be read."""
 
@@ -94,6 +96,8 @@ class GpaMapView(NamedTuple):
     """Where the address space ends."""
     funnel: tuple[float, float] | None
     """The stretch of the line that the detail enlarges."""
+    brush: tuple[float, float] | None
+    """The stretch of the line that a person chose to see; None while the detail follows the slot in focus."""
     windows: tuple[Window, ...]
     break_text: str
     """Size of what is left out between two windows; empty with one."""
@@ -140,6 +144,7 @@ def select_gpa_map(
     windows = _windows(moment, kvm, as_id, width, window)
     focused = next((s for s in segments if s.focused), None)
     first, end = (windows[0].first_gfn, windows[-1].end_gfn) if windows else (0, 1)
+    brushed = _brushed(segments, window) if window is not None and segments else None
     return GpaMapView(
         width=width,
         title="Guest memory" if as_id == 0 else "Guest memory in SMM",
@@ -148,7 +153,8 @@ def select_gpa_map(
         scale_note={"collapsed": "log widths", "equal": "equal widths", "linear": "true lengths"}[scale],
         segments=segments,
         end_text=end_text,
-        funnel=(focused.x0, focused.x1) if focused and windows else None,
+        funnel=brushed or ((focused.x0, focused.x1) if focused and windows else None),
+        brush=brushed,
         windows=windows,
         break_text=_break_text(windows),
         ticks=_ticks(moment, windows),
@@ -309,7 +315,21 @@ def _hole_segment(x0: float, x1: float, start: int, end: int) -> Segment:
     size = size_text((end - start) << PAGE_SHIFT)
     place = span_text(start, end - 1).replace(" · ", "<br>")
     hover = f"<b>hole of {size}</b><br>{place}<br>fits a slot of {pages_text(end - start)}"
-    return Segment("gap", "gap", x0, x1, "", size, "", hover, None)
+    return Segment("gap", "gap", x0, x1, "", size, "", hover, None, start, end)
+
+
+def _brushed(segments: tuple[Segment, ...], span: tuple[int, int]) -> tuple[float, float]:
+    """Return where gfns lie on the line; inside a segment lengths are true, and a stretch is never nothing."""
+
+    def place(gfn: int) -> float:
+        for part in segments:
+            if gfn <= part.end_gfn:
+                inside = max(gfn - part.first_gfn, 0) / (part.end_gfn - part.first_gfn)
+                return part.x0 + (part.x1 - part.x0) * inside
+        return segments[-1].x1
+
+    left, right = place(span[0]), place(span[1])
+    return (left, max(right, left + BRUSH))
 
 
 def _marked(segment: Segment, moment: Moment, as_id: int) -> Segment:

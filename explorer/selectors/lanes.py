@@ -5,7 +5,6 @@ Vertical positions are fractions of a lane, 0 at its foot. A mark's meaning is i
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion
@@ -31,6 +30,8 @@ PAGES_DIVIDED = 64
 """Most pages that are drawn with a line between each two."""
 SPACING = 25.0
 """Least distance between two marks, in pixels."""
+BESIDE = 60
+"""Least distance between two marks, in pixels, that leaves room for a count."""
 MARKS = 24
 """Most marks in a lane; more are drawn as one mark with their number."""
 HUGE_BARS = 10
@@ -140,8 +141,8 @@ def _opening(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         sign = "+" if shift > 0 else "\N{MINUS SIGN}"
         x = window.at(max(target[1], slot.end_gfn)) + 8
         labels += [
-            Label(x, 0.78, f"{sign}{pages_text(abs(shift))}", "new_line", "left", bold=True),
-            Label(x, 0.69, "if moved", "new_line", "left", "small"),
+            Label(x, 0.8, f"{sign}{pages_text(abs(shift))}", "new_line", "left", bold=True),
+            Label(x, 0.68, "if moved", "new_line", "left", "small"),
         ]
     watches = watches_of(moment.kvm, slot)
     marks = _marks(watches, (window,), y=0.74, spread=False)
@@ -151,7 +152,7 @@ def _opening(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         brackets.append((left - 8, right + 8, 0.53))
         labels += [
             Label((left + right) / 2, 0.36, plural(len(watches), "watched page"), "internal", size="title", bold=True),
-            Label((left + right) / 2, 0.24, "the guest’s upper page tables, one shadow page each", "ink_2"),
+            Label((left + right) / 2, 0.22, "the guest’s upper page tables, one shadow page each", "ink_2"),
         ]
     return Lane(
         f"Slot {slot.id}",
@@ -354,11 +355,10 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
     lost = sum(1 for w in watches if w.fate == "lost")
     last = max(marks, key=lambda mark: mark.x)
     first = next((at for at, mark in enumerate(marks) if mark.kind == "external"), None)
-    if first is not None and marks[first].x - (marks[first - 1].x if first else 0) > 76:
+    named = first is not None and marks[first].x - (marks[first - 1].x if first else 0) > 76
+    if first is not None and named:
         labels.append(Label(marks[first].x - 16, 0.45, "tracker", "external", "right"))
-    for mark, after in itertools.pairwise(marks):
-        if mark.kind == "external" and after.x - mark.x > 60:
-            labels.append(Label(mark.x + 16, 0.45, "1", "external", "left", bold=True))
+    labels += _counts_beside(marks, named=first if named else None)
     told = ((returned, "returned"), (dropped, "dropped by the tracker"), (lost, "lost"))
     words = [f"{count} {what}" for count, what in told if count]
     if words:
@@ -376,12 +376,25 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
     return labels
 
 
+def _counts_beside(marks: tuple[Mark, ...], *, named: int | None = None) -> list[Label]:
+    """Write its count beside each mark of a tracker that has room: behind it, or before it unless a name is there."""
+    labels = []
+    for at, mark in enumerate(marks[:-1]):
+        if mark.kind != "external":
+            continue
+        if marks[at + 1].x - mark.x > BESIDE:
+            labels.append(Label(mark.x + 16, mark.y, "1", "external", "left", bold=True))
+        elif at != named and mark.x - (marks[at - 1].x if at else 0) > BESIDE:
+            labels.append(Label(mark.x - 16, mark.y, "1", "external", "right", bold=True))
+    return labels
+
+
 def _marks(
     watches: tuple[Watch, ...], windows: tuple[Window, ...], *, y: float, spread: bool = True
 ) -> tuple[Mark, ...]:
     """Place a mark for each watch, stepping aside where pages lie closer than marks are wide."""
     placed: list[tuple[float, MarkKind, str]] = []
-    for watch in watches[: 4 * MARKS]:
+    for watch in sorted(watches[: 4 * MARKS], key=lambda watch: (watch.gfn, watch.by == "shadow paging")):
         for window in windows:
             if window.first_gfn <= watch.gfn < window.end_gfn:
                 kind: MarkKind = (
@@ -618,4 +631,5 @@ def _count_labels(watches: tuple[Watch, ...], windows: tuple[Window, ...], word:
     text = f"{len(own)} {word}"
     end = next((window.x1 for window in windows if x <= window.x1), windows[-1].x1)
     fits = x + len(text) * 7.4 <= end
-    return [Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "returned")]
+    told = Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "returned")
+    return [told, *_counts_beside(marks)]

@@ -318,3 +318,15 @@ def test_so_many_looks_are_kept_and_what_changes_nothing_is_none(opening: AppSta
     for turn in range(120):
         state = actions.set_scale(state, "linear" if turn % 2 else "equal")
     assert len(state.views) == 50
+
+
+@given(first=st.integers(-(1 << 60), 1 << 60), end=st.integers(-(1 << 60), 1 << 60))
+def test_a_stretch_that_is_brushed_has_four_pages_or_more_and_stays_in_the_address_space(first: int, end: int) -> None:
+    state = initial_state()
+
+    start, stop = actions.brush(state, first, end).view.window or (0, 0)
+
+    assert 0 <= start <= stop - 4
+    assert stop <= state.kvm.config.max_gfn() + 1
+    inside = 0 <= first <= end - 4 and end <= state.kvm.config.max_gfn() + 1
+    assert not inside or (start, stop) == (first, end)

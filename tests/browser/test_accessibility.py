@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from states import SIZES, STATES, THEMES, lay_out_for_a_talk, until_tab_drawn, wear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from screen import Screen
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-SIZES = {"wide": (1920, 1080), "small": (1366, 768)}
-PRESSES_OF_T = {"light": 0, "dark": 1, "hc": 2}
 
 
 def states_of(screen: Screen) -> Iterator[str]:
@@ -34,21 +32,29 @@ def states_of(screen: Screen) -> Iterator[str]:
     screen.press("n").until_focus_in(".mx-note")
     yield "the notes"
     screen.press("Escape")
-    screen.press("?")
-    screen.page.wait_for_selector(".mx-help", state="visible")
-    yield "the list of keys"
+    screen.press("w").page.wait_for_selector(".mx-why .origins")
+    yield "why a value is what it is"
+    screen.press("Escape", "l").page.wait_for_selector(".mx-thread .claims")
+    yield "the thread, claim by claim"
+    screen.press("Escape", "?").page.wait_for_selector(".mx-help .glossary")
+    yield "the list of keys and words"
+    screen.press("Escape")
+    for tab in ("kernels", "kvmgt"):
+        STATES[tab](screen)
+        yield f"the tab {tab}"
+    screen.tell("What happens to the watches").press("6")
+    yield f"the tab {until_tab_drawn(screen, 'compare').text('.compare h2')}"
+    STATES["refused"](screen)
+    lay_out_for_a_talk(screen)
+    yield "a talk"
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("theme", PRESSES_OF_T)
+@pytest.mark.parametrize("theme", THEMES)
 def test_no_state_of_the_page_has_a_violation(
     screens: Callable[..., Screen], address: str, theme: str, size: tuple[int, int]
 ) -> None:
-    screen = screens(address, size=size, color_scheme="light")
-    for _ in range(PRESSES_OF_T[theme]):
-        revision = screen.revision
-        screen.press("t").until_drawn_anew(revision)
-    assert screen.page.evaluate("document.querySelector('.mx-frame').dataset.theme ?? 'light'") == theme
+    screen = wear(screens(address, size=size, color_scheme="light"), theme)
 
     found = {}
     for state in states_of(screen):

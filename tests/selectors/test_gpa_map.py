@@ -264,3 +264,21 @@ def test_what_is_in_the_way_of_the_composed_call_is_marked_before_it_is_applied(
     assert (x0, x1) == (window.at(0xD0110), window.at(0xD0120))
     assert words.startswith("slot 11 has")
     assert list(problems_of(view)) == []
+
+
+def test_a_stretch_that_was_chosen_is_marked_on_the_line_and_the_detail_opens_from_it() -> None:
+    run = run_of("v6_12", *WATCHED)
+    moment = moment_at(run, run.last_stop)
+    follows = select_gpa_map(moment)
+    slot = next(segment for segment in follows.segments if segment.focused)
+    half = (slot.first_gfn + slot.end_gfn) // 2
+
+    chosen = select_gpa_map(moment, window=(slot.first_gfn, half))
+
+    assert follows.brush is None
+    assert follows.funnel == (slot.x0, slot.x1)
+    assert chosen.brush == chosen.funnel == (slot.x0, (slot.x0 + slot.x1) / 2)
+    assert [(w.first_gfn, w.end_gfn) for w in chosen.windows] == [(slot.first_gfn, half)]
+    beyond = select_gpa_map(moment, window=(moment.kvm.config.max_gfn() - 3, moment.kvm.config.max_gfn() + 1))
+    assert beyond.brush is not None
+    assert beyond.brush[0] == follows.segments[-1].x1

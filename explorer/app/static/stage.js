@@ -67,7 +67,8 @@ const HELP = [
   ["↑ ↓ ← →", "in a table of the Kernels tab: from cell to cell"],
   ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
-  ["+ −", "zoom the map"],
+  ["+ −", "zoom the map; on the line of all memory, drag to choose what it shows"],
+  ["< >", "move what the map shows along the memory"],
   ["G or /", "go to an address, page, slot or room for one; it is answered while you type"],
   ["Ctrl+V", "beside the fields: replay what is pasted, or go to the place"],
   ["W", "why the value under the focus is what it is"],
@@ -264,7 +265,7 @@ class Figure {
     host.addEventListener("pointermove", (event) => this.point(event));
     host.addEventListener("pointerleave", () => (this.tip.hidden = true));
     host.addEventListener("click", (event) => {
-      const at = this.nearest(event);
+      const at = this.dragged ? -1 : this.nearest(event);
       if (at >= 0 && this.spots.customdata[at]) onSelect(this.spots.customdata[at]);
     });
   }
@@ -1666,7 +1667,8 @@ class Stage {
     this.wordsOf = frame;
     if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
-    this.windows = this.piece(frame, "map").windows;
+    const { windows, line, parts } = this.piece(frame, "map");
+    Object.assign(this, { windows, line, parts });
     if (asking) {
       this.show(this.question, frame, "question");
     } else {
@@ -1890,6 +1892,38 @@ class Stage {
     return this.windows?.length ? this.windows[this.windows.length - 1][1] : 0;
   }
 
+  // Where a pointer is on the line of all memory: its place along the line, and the gfn there; null off the line.
+  onLine(event, sticky = false) {
+    if (!this.line || !this.parts?.length || this.asking) return null;
+    const box = this.figure.plot.getBoundingClientRect();
+    const zoom = zoomOf(this.figure.plot);
+    const y = (event.clientY - box.top) / zoom;
+    if (!sticky && (y < this.line.top - 4 || y > this.line.bottom + 4)) return null;
+    const first = this.parts[0][0];
+    const x = Math.max(first, Math.min((event.clientX - box.left) / zoom - this.line.left, this.parts[this.parts.length - 1][1]));
+    const [x0, x1, from, to] = this.parts.find((part) => x <= part[1]);
+    return { x: x + this.line.left, gfn: Math.round(from + ((x - x0) * (to - from)) / (x1 - x0)) };
+  }
+
+  drawBrush(a, b) {
+    this.brushBox ??= this.mapBody.appendChild(make("div", "mx-brush"));
+    this.brushBox.hidden = !a;
+    if (!a) return;
+    const { top, bottom } = this.line;
+    this.brushBox.style.left = `${Math.min(a.x, b.x)}px`;
+    this.brushBox.style.width = `${Math.abs(b.x - a.x)}px`;
+    this.brushBox.style.top = `${top - 4}px`;
+    this.brushBox.style.height = `${bottom - top + 8}px`;
+  }
+
+  // Move what the detail shows along the memory, by half of it.
+  panBy(direction) {
+    const window = this.windows?.[0];
+    if (!window) return;
+    const shown = [window[2], this.windows[this.windows.length - 1][3]];
+    this.say({ t: "pan", by: direction * Math.max(Math.round((shown[1] - shown[0]) / 2), 1), shown });
+  }
+
   wheel(event) {
     const at = this.gfnAt(event.clientX);
     if (!at || this.asking) return;
@@ -1912,12 +1946,29 @@ class Stage {
   drag() {
     let start = null;
     const on = (target, name, handler) => target.addEventListener(name, handler, { signal: this.signal });
-    on(this.mapBody, "pointerdown", (event) => (start = this.gfnAt(event.clientX) && event.clientX));
+    let brushed = null;
+    on(this.mapBody, "pointerdown", (event) => {
+      this.figure.dragged = false;
+      brushed = this.onLine(event);
+      start = brushed ? null : this.gfnAt(event.clientX) && event.clientX;
+    });
+    on(window, "pointermove", (event) => {
+      if (brushed) this.drawBrush(brushed, this.onLine(event, true));
+    });
     on(window, "pointerup", (event) => {
+      if (brushed) {
+        const [from, to] = [brushed, this.onLine(event, true)];
+        brushed = null;
+        this.drawBrush(null);
+        this.figure.dragged = Boolean(to) && Math.abs(to.x - from.x) > 6;
+        if (this.figure.dragged) this.say({ t: "brush", first: Math.min(from.gfn, to.gfn), end: Math.max(from.gfn, to.gfn) });
+        return;
+      }
       if (start === null || start === undefined) return;
       const moved = (event.clientX - start) / zoomOf(this.figure.plot);
       const at = this.gfnAt(start);
       start = null;
+      this.figure.dragged = Math.abs(moved) > 6;
       if (at && Math.abs(moved) > 6) this.say({ t: "pan", by: Math.round(-moved * at.perPixel), shown: at.shown });
     });
   }
@@ -2002,6 +2053,10 @@ class Stage {
         return true;
       case "-":
         this.zoomBy(2);
+        return true;
+      case "<":
+      case ">":
+        this.panBy(event.key === ">" ? 1 : -1);
         return true;
       case "/":
       case "g":
