@@ -40,9 +40,10 @@ format: test-environment
 mutants: test-environment
 	@$(BIN)/python tests/mutation.py
 
-# The pictures of the README, taken of the running page.
+# Pictures of the running page, into build/shots: ten states in three themes, three sizes. `make shots ONLY=kernels`
+# takes one of the states, `make shots ONLY=readme` the pictures of the README.
 shots: test-environment
-	@$(BIN)/python tests/browser/shots.py
+	@$(BIN)/python tests/browser/shots.py $(ONLY)
 
 # The page that says what is modelled and what backs it.
 fidelity: test-environment

@@ -16,6 +16,7 @@ from explorer.app import kernels
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
+from explorer.app.imports import read_log
 from explorer.app.kernels import KernelsTab
 from explorer.app.late_tabs import LateTab, choose_table
 from explorer.app.marks import TimelineMarks, go_to_first
@@ -23,6 +24,7 @@ from explorer.app.naming import holds_tree, name_layout
 from explorer.app.notes import in_address, of_address
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
+from explorer.app.places import find, pasted_place
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
@@ -34,10 +36,11 @@ from explorer.figures.dom import el
 from explorer.figures.origins import why_panel
 from explorer.history import Run, Stop
 from explorer.history.moment import SlotKey, moment_at
-from explorer.trace import ImportedLog, import_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from explorer.trace import ImportedLog
 
 __all__ = ["App"]
 
@@ -46,7 +49,7 @@ _log = logging.getLogger(__name__)
 UPLOAD_LIMIT = 64 << 20
 """Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
 _FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
-_PLAYED = (actions.apply_composed, actions.answer)
+_PLAYED = (actions.apply_composed, actions.apply_fields, actions.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
 _PAUSE_SECONDS = 0.002
 """Between two frames that nobody asked for yet."""
@@ -119,6 +122,8 @@ class App:
             self.stage.say({"t": "around", **self._around()})
         else:
             self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
+            if action in _PLAYED and self.state.run is not before.run and self.state.run.outcomes[-1].errno is not None:
+                self.stage.say({"t": "tab", "name": "guards", "from": "handoff"})  # what the refusal cost stands there
         self._show_kernels()
         self._show_marks()
 
@@ -195,12 +200,17 @@ class App:
                 self._perform(self.state.run)
             case "export":
                 self._export(str(message.get("format")))
+            case "find":
+                found = find(self.state, str(message.get("text")))
+                self.stage.say({"t": "found", "text": found.text, "error": found.error})
             case _:
                 self._act(message)
 
     def _act(self, message: dict[str, Any]) -> None:
         """Do what a message of the page asks for as one action on the state."""
         match message.get("t"):
+            case "apply" if "fields" in message:
+                self._change(actions.apply_fields, tuple(str(text) for text in message["fields"]))
             case "apply":
                 self._change(actions.apply_composed)
             case "answer":
@@ -248,7 +258,7 @@ class App:
         self.state = _fitted(self.state, message)
         self._controls.show(self.state)
         self._builder.use(self.state)
-        self._send_plan()
+        self._send_plan("follow" if message.get("again") else "jump")
         self._show_marks()
 
     def _take_notes(self, parameters: dict[str, str]) -> None:
@@ -374,6 +384,7 @@ class App:
         """Compute every kernel's answers while their tab is open, and not otherwise."""
         self._kernels_open = name == "kernels"
         self._late.open(name)
+        self._builder.open_tab(name)
         if self._kernels_open:
             self._kernels.forget_sent()
         if self._kernels_open or self._late.name:
@@ -448,6 +459,10 @@ class App:
         if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
             self._change(name_layout, data, name, UPLOAD_LIMIT)
             return
+        place = pasted_place(data)
+        if place is not None:
+            self._change(actions.go_to, place)
+            return
         line = failing_line(data)
         if line is not None:
             self._change(show_line, line)
@@ -455,10 +470,7 @@ class App:
                 self.stage.say({"t": "tab", "name": "guards"})
             return
 
-        def read() -> tuple[ImportedLog, Run]:
-            log = import_log(data, name=name, limit_bytes=UPLOAD_LIMIT)
-            return log, actions.run_of_log(log)
-
+        read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -504,5 +516,6 @@ def _fitted(state: AppState, message: dict[str, Any]) -> AppState:
         state,
         width=float(message.get("width") or 0),
         map_width=float(message.get("map") or 0),
+        map_height=float(message.get("talk") or 0),
         theme=str(message.get("theme") or "light"),
     )

@@ -14,7 +14,7 @@ from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el, rich
-from explorer.figures.gpa_map import NARROW, WIDE, gpa_map_spec
+from explorer.figures.gpa_map import NARROW, WIDE, MapSize, gpa_map_spec
 from explorer.figures.panels import (
     effects_panel,
     guards_panel,
@@ -25,6 +25,7 @@ from explorer.figures.panels import (
     slot_table_panel,
     timeline_panel,
 )
+from explorer.figures.slide import caption_panel, slide_panel
 from explorer.figures.story import answer_caption, beat_panel, legend_panel, look_line, question_panel
 from explorer.figures.terms import glossary_panel, with_terms
 from explorer.figures.theme import theme_named
@@ -37,6 +38,7 @@ from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
+from explorer.selectors.slide import select_slide
 from explorer.selectors.slot_table import select_slot_table
 from explorer.selectors.timeline import select_timeline
 
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "FrameBuilder"]
 
 
-_WITH_TERMS = ("fields", "guards", "table")
+_SLOTS = "table"
+"""Tab, and panel, that shows every slot."""
+_WITH_TERMS = ("fields", "guards", _SLOTS)
 """Panels in which words of the glossary are marked."""
 _SMALL_PLOT = 800
 """Width of the map, in pixels, below which the page is a notebook's cell."""
@@ -88,6 +92,7 @@ class FrameBuilder:
         self._frames: dict[Stop, Frame] = {}
         self._pieces: dict[str, str] = {}
         self._kept_table: _KeptTable | None = None
+        self._tab = ""
         self._glossaries: dict[str, str] = {}
         self.sent: set[str] = set()
 
@@ -97,6 +102,12 @@ class FrameBuilder:
             self._frames.clear()
             self._kept_table = None
         self._state = state
+
+    def open_tab(self, name: str) -> None:
+        """Build the frames of now on for this tab: of a large VM the slots are most of a frame."""
+        if (name == _SLOTS) != (self._tab == _SLOTS):
+            self._frames.clear()
+        self._tab = name
 
     def forget_sent(self) -> None:
         """Send everything again: a page was loaded anew."""
@@ -149,16 +160,21 @@ class FrameBuilder:
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
         panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
-        beat = select_beat(state.source, profile)
+        beat = select_beat(state.source, profile, done=state.told(run))
         if beat is not None and not question:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
-            if stop == state.opened_at and not beat.other_kernel:
+            if stop == state.opened_at and beat.look and not beat.other_kernel:
                 panels["because"] = look_line(beat)
         asked = state.answered is not None and state.answered.op == moment.stop.op
         caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
-        panels["head"] = _head(map_view, _opening_sentence(moment) if question else caption)
+        told = _opening_sentence(moment) if question else caption
+        panels["head"] = _head(map_view, told)
+        if state.view.map_height:
+            slide = select_slide(moment, rail, beat, len(run), told)
+            panels |= {"slide": slide_panel(slide), "caption": caption_panel(slide)}
         for name in _WITH_TERMS:
-            panels[name] = with_terms(panels[name], profile)
+            if name in panels:
+                panels[name] = with_terms(panels[name], profile)
         names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
         names["words"] = self._words(profile)
         cells = len(moment.op.cells) if moment.op is not None else 1
@@ -170,20 +186,21 @@ class FrameBuilder:
         strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
         panels: dict[str, Any] = {
-            "map": gpa_map_spec(map_view, theme, NARROW if view.narrow else WIDE)
+            "map": gpa_map_spec(map_view, theme, _map_size(view))
             | {"windows": [[w.x0, w.x1, w.first_gfn, w.end_gfn] for w in map_view.windows]},
             "strip": phases_panel(strip) if strip is not None else _no_strip(moment),
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
             # A slot that is new had no watches to account for.
             "ledger": ledger_panel(ledger_of(moment) if moment.old is not None else None),
             "guards": guards_panel(guards) if guards is not None else _no_guards(),
-            "table": self._table(state, moment),
             "note-handoff": el(
                 "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
             ),
             "note-guards": el("span", guards.summary if guards else ""),
             "note-table": el("span", ""),
         }
+        if self._tab == _SLOTS:
+            panels[_SLOTS] = self._table(state, moment)
         if arrays is not None:
             panels["arrays"] = arrays_spec(arrays, theme, _arrays_size(view))
         if question:
@@ -221,6 +238,12 @@ def _head(view: GpaMapView, sentence: str) -> Node:
     address, _, frames = view.subtitle.partition(" · ")
     place = el("small", el("span", address), el("span", f" · {frames}" if frames else "", cls="wide-only"), cls="code")
     return el("h2", view.title, " ", place)
+
+
+def _map_size(view: View) -> MapSize:
+    if view.map_height:
+        return NARROW._replace(height=max(view.map_height, NARROW.height))
+    return NARROW if view.narrow else WIDE
 
 
 def _arrays_size(view: View) -> ArraysSize:

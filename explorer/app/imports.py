@@ -1,4 +1,4 @@
-"""What the page says of an imported log: what its lines became, where it differs, who owns its slots."""
+"""A log in the page: its run, what its lines became, where it differs, who owns its slots."""
 
 from __future__ import annotations
 
@@ -6,18 +6,41 @@ from typing import TYPE_CHECKING
 
 from explorer.engine.profile import PROFILES
 from explorer.explain.words import plural
+from explorer.history import Run, RunDraft
+from explorer.trace import import_log
 
 if TYPE_CHECKING:
+    from explorer.engine.apply import Step
+    from explorer.engine.commands import Command
     from explorer.engine.state import Kvm
     from explorer.trace import ImportedLog
     from explorer.trace.lift import Row
     from explorer.trace.preview import PreviewRow
     from explorer.trace.tree import Backing
 
-__all__ = ["divergence_words", "first_difference", "owners_of", "preview_note", "preview_table"]
+__all__ = ["divergence_words", "first_difference", "owners_of", "preview_note", "preview_table", "read_log"]
 
 _MOST_NAMED = 1000
 _BECAME = {"operation": "operations", "doubtful": "doubtful", "used": "used to tell VMs apart", "skipped": "not used"}
+
+
+def read_log(data: bytes, *, name: str, limit_bytes: int) -> tuple[ImportedLog, Run]:
+    """Return a log and the run of its busiest VM; what the replay has applied is not applied again.
+
+    Raises
+    ------
+    TraceError
+        If it is no log that can be read, or larger than the limit.
+    """
+    drafts: dict[int, RunDraft] = {}
+
+    def watch(vm: int, command: Command, before: Kvm, step: Step | None) -> None:
+        if vm not in drafts:
+            drafts[vm] = RunDraft(Run(before))
+        drafts[vm].add(command, before, step)
+
+    log = import_log(data, name=name, limit_bytes=limit_bytes, watch=watch)
+    return log, Run.new(log.profile, log.config) if log.vm is None else drafts[log.vm].run()
 
 
 def preview_table(log: ImportedLog) -> tuple[tuple[str, str, str], ...]:

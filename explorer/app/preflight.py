@@ -8,9 +8,11 @@ from explorer.app.compose import WALK, commands_of
 from explorer.engine.commands import SetMemoryRegion, format_command
 from explorer.engine.events import MappingsZapped
 from explorer.engine.types import ExplorerError
+from explorer.engine.uapi import KvmMrChange
 from explorer.explain.changes import changes_that_work
 from explorer.explain.ledger import ledger_of
 from explorer.explain.words import errno_text, plural
+from explorer.explain.xray import named, slots_in_the_way
 from explorer.history import Run, Stop
 from explorer.history.moment import attempted_change, moment_at
 from explorer.selectors.verdict import verdict_of
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from explorer.app.compose import Compose
     from explorer.engine.state import Kvm
     from explorer.history import OpDetail
+    from explorer.history.moment import Moment
 
 __all__ = ["Preflight", "preflight"]
 
@@ -54,8 +57,11 @@ def preflight(compose: Compose, kvm: Kvm, ghost: OpDetail | None, *, hidden: boo
     if errno is not None:
         return Preflight("", f"Refused with {errno_text(errno)}.", refused=True, error=False)
     verdict = verdict_of(moment_at(Run(ghost.before, (ghost.command,)), Stop(0, 10**6)))
-    said = verdict.subtitle or "accepted"
-    return Preflight(verdict.title, f"{said[:1].upper()}{said[1:]}.", refused=False, error=False)
+    return Preflight(verdict.title, _sentence(verdict.subtitle or "accepted"), refused=False, error=False)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
@@ -76,11 +82,13 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
         found = next((result.operands for result in ghost.step.results if result.guard is fired), "")
         why = f"The check “{fired.title}” fails: {found}." if fired is not None else ""
         tail = f" after {plural(len(effects), 'side effect')} that stay" if effects else ", and nothing is touched"
-        refused = f"Refused with {errno_text(errno)}{tail}. {why}{_what_works(ghost, call)}"
+        ways = slots_in_the_way(ghost.before, call, fired.name) if fired is not None else ()
+        way = f" {named(ways)} in the way." if ways else ""
+        refused = f"Refused with {errno_text(errno)}{tail}. {why}{way}{_what_works(ghost, call)}"
         told = title if effects or ghost.step.change is not None else ""
         return Preflight(told, refused, refused=True, error=False)
     return Preflight(
-        title, "Accepted. " + ", ".join(effects).capitalize() + ("." if effects else ""), refused=False, error=False
+        title, "Accepted. " + _sentence(", ".join(effects)) if effects else "Accepted.", refused=False, error=False
     )
 
 
@@ -98,10 +106,7 @@ def _side_effects(ghost: OpDetail) -> list[str]:
         return []
     effects = []
     run = Run(ghost.before, (call,))
-    ledger = ledger_of(moment_at(run, Stop(0, 10**6)))
-    lost = ledger.lost if ledger is not None else 0
-    if lost:
-        effects.append(f"{plural(lost, 'watch')} lost")
+    effects += _fates(moment_at(run, Stop(0, 10**6)))
     zaps = [e for e in ghost.step.events if isinstance(e, MappingsZapped)]
     if zaps:
         effects.append("all mappings zapped" if zaps[0].scope == "all" else "the slot’s mappings zapped")
@@ -112,3 +117,17 @@ def _side_effects(ghost: OpDetail) -> list[str]:
     if swaps > 1 and ghost.step.errno is not None:
         effects.append(f"{swaps} waits for all readers")
     return effects
+
+
+def _fates(moment: Moment) -> list[str]:
+    """Return what becomes of the watches of the slot, and whether that does harm."""
+    ledger = ledger_of(moment)
+    if ledger is None:
+        return []
+    returned = ledger.returned - ledger.dropped
+    carried = ledger.kept if moment.change is KvmMrChange.MOVE and moment.kvm.profile.move_keeps_arch_metadata else 0
+    told = ((ledger.lost, "lost"), (ledger.dropped, "dropped by KVMGT"), (carried, "carried over by index"))
+    found = [f"{plural(n, 'watch')} {fate} (harmful)" for n, fate in told if n]
+    if returned:
+        found.append(f"{plural(returned, 'watch')} returned by the zap (harmless)")
+    return found

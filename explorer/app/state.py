@@ -24,6 +24,7 @@ from explorer.engine.lookup import gfn_to_memslot, slots_in_hva_range
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import PAGE_SHIFT, ExplorerError
+from explorer.explain.backing import backing_words, slot_words
 from explorer.explain.claims import claim_named
 from explorer.explain.ledger import watches_of
 from explorer.explain.quantity import Room, parse_place, parse_quantity, parse_room
@@ -38,6 +39,7 @@ from explorer.selectors.slot_table import holes
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.scenarios import Scenario
     from explorer.trace import ImportedLog
     from explorer.trace.tree import Backing
 
@@ -72,6 +74,8 @@ class View(NamedTuple):
     theme: str = "light"
     narrow: bool = False
     plot_width: float = 982
+    map_height: float = 0
+    """Height of the map, in pixels, in the layout of a talk; 0 in the usual one, where it is given."""
     pair: tuple[str, str] | None = None
     """Two kernels whose results are compared, by profile, if a person chose them."""
     gpu_table: tuple[int, int] | None = None
@@ -160,9 +164,24 @@ class AppState:
         """Whether the stop is the end of the run."""
         return self.stop == self.run.last_stop
 
+    def told(self, run: Run) -> bool:
+        """Return whether a run has the story's own operation; a question that was left is done with, too."""
+        if self.source not in scenario_names():
+            return False
+        scenario = load_scenario(self.source)
+        steps = len(scenario.steps)
+        if _asks(scenario) and not self.question:
+            return True
+        return scenario.at is None and scenario.next is not None and scenario.next in run.commands[steps:]
+
     def run_ahead(self) -> Run:
         """Return the run with the composed operation at its end, if there is one."""
         return self.run.then(self.ghost.command) if self.ghost is not None else self.run
+
+
+def _asks(scenario: Scenario) -> bool:
+    """Return whether a scenario opens on a question."""
+    return scenario.id == "first-look"
 
 
 def initial_state(scenario: str = "first-look") -> AppState:
@@ -191,7 +210,7 @@ def load(name: str, *, view: View, stop: Stop | None = None) -> AppState:
         owners=tuple(scenario.owners.items()),
         compose=replace(compose, shown=compose.shown and not applied),
         view=view._replace(focus=None, window=None, page=None),
-        question=scenario.id == "first-look" and not applied and stop == run.last_stop,
+        question=_asks(scenario) and not applied and stop == run.last_stop,
         source=scenario.id,
         opened_at=run.clamp(scenario.at or run_of(scenario).last_stop),
         about=scenario.source,
@@ -228,6 +247,15 @@ def apply_composed(state: AppState) -> AppState:
     if isinstance(commands, ExplorerError):
         return replace(state, notice=Notice(str(commands), "error"))
     return append(state, *commands, hide_ghost=True)
+
+
+def apply_fields(state: AppState, texts: tuple[str, ...]) -> AppState:
+    """Apply the operation as its fields read on the page: all of them, whether or not one was changed."""
+    names = [name for name, _ in state.compose.fields]
+    if len(texts) != len(names):
+        return apply_composed(state)
+    read = replace(state.compose, fields=tuple(zip(names, texts, strict=True)), shown=True)
+    return apply_composed(replace(state, compose=read))
 
 
 def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> AppState:
@@ -292,7 +320,7 @@ def set_machine(state: AppState, machine: Machine) -> AppState:
     notice = Notice(f"{text} on {PROFILES[machine.profile].title}.") if text else None
     at_its_end = state.stop == state.run.end_of(state.stop.op)
     stop = run.end_of(state.stop.op) if at_its_end else run.clamp(state.stop)
-    return with_ghost(replace(state, machine=machine, run=run, stop=stop, notice=notice))
+    return with_ghost(replace(state, machine=machine, run=run, stop=stop, notice=notice, question=False))
 
 
 def set_profile(state: AppState, name: str) -> AppState:
@@ -337,14 +365,14 @@ def go_to(state: AppState, text: str) -> AppState:
         slot = kvm.slot(place.start, place.as_id)
         if slot is None:
             return replace(state, notice=Notice(f"There is no slot {place.start} at this moment.", "error"))
-        return look_at(state, SlotKey(slot.as_id, slot.id))
+        return replace(look_at(state, SlotKey(slot.as_id, slot.id)), notice=Notice(slot_words(slot)))
     if place.kind == "hva":
         found = list(slots_in_hva_range(slots, place.start, max(place.end, place.start + 1)))
         if not found:
             return replace(state, notice=Notice(f"No slot is backed by host address {hex_text(place.start)}.", "error"))
-        also = f"Slots {', '.join(str(s.id) for s in found)} share this host memory." if len(found) > 1 else ""
+        also = f" Slots {', '.join(str(s.id) for s in found)} share this host memory." if len(found) > 1 else ""
         shown = look_at(state, SlotKey(found[0].as_id, found[0].id))
-        return replace(shown, notice=Notice(also)) if also else shown
+        return replace(shown, notice=Notice(slot_words(found[0]) + also))
     if place.start > kvm.config.max_gfn():
         return replace(
             state,
@@ -356,12 +384,14 @@ def go_to(state: AppState, text: str) -> AppState:
     room = max(place.end - place.start, 32)
     window = (max(place.start - room // 4, 0), place.end + room // 4)
     focus = SlotKey(slot.as_id, slot.id) if slot is not None else state.view.focus
-    said = None if slot is not None else Notice(f"gfn {hex_text(place.start)} lies in a hole: no slot backs it.")
-    page = parse_quantity(text) if text.strip().lower().startswith("0x") and ".." not in text else -1
-    if page >= 0 and gfn_to_memslot(slots, page) is not None:
-        said = Notice(f"Read as an address. For the page of that number write gfn:{text.strip()}.")
+    said = f"gfn {hex_text(place.start)} lies in a hole: no slot backs it."
+    address = parse_quantity(text) if text.strip().lower().startswith("0x") and ".." not in text else -1
+    if slot is not None:
+        said = backing_words(slot, max(address, place.start << PAGE_SHIFT))
+    if address >= 0 and gfn_to_memslot(slots, address) is not None:
+        said += f" It was read as an address; for the page of that number write gfn:{text.strip()}."
     asked = place.start if place.end == place.start + 1 else None
-    return replace(_look(state, focus=focus, window=window, page=asked), notice=said)
+    return replace(_look(state, focus=focus, window=window, page=asked), notice=Notice(said))
 
 
 def _go_to_room(state: AppState, room: Room) -> AppState:
@@ -418,10 +448,12 @@ def set_scale(state: AppState, scale: Scale) -> AppState:
 
 
 def _look(state: AppState, **changes: object) -> AppState:
-    """Look at the run in another way, and remember how it was looked at."""
+    """Look at the run in another way, and remember how it was looked at; the opening question has no such view."""
     view = state.view._replace(**changes)  # type: ignore[arg-type]
-    views = (*state.views, state.view)[-_VIEWS_KEPT:] if view != state.view else state.views
-    return redraw(replace(state, view=view, views=views))
+    if view == state.view:
+        return redraw(state)
+    views = (*state.views, state.view)[-_VIEWS_KEPT:]
+    return redraw(replace(state, view=view, views=views, question=False))
 
 
 def undo_view(state: AppState) -> AppState:
@@ -444,11 +476,11 @@ def write_note(state: AppState, stop: Stop, text: str) -> AppState:
     return replace(state, notes=notes, notice=said)
 
 
-def fitted(state: AppState, *, width: float, map_width: float, theme: str) -> AppState:
-    """Take the page's size in pixels and its theme into the view."""
+def fitted(state: AppState, *, width: float, map_width: float, theme: str, map_height: float = 0) -> AppState:
+    """Take the page's size in pixels and its theme into the view; a height of the map means the layout of a talk."""
     narrow = (width or NARROW_BELOW) < NARROW_BELOW
     plot = max((map_width or (1102 if narrow else 1160)) - (138 if narrow else 178), 300.0)
-    view = state.view._replace(narrow=narrow, plot_width=round(plot), theme=theme)
+    view = state.view._replace(narrow=narrow, plot_width=round(plot), theme=theme, map_height=round(map_height))
     return redraw(replace(state, view=view)) if view != state.view else state
 
 
@@ -537,11 +569,6 @@ def _focused_slot(state: AppState) -> KvmMemorySlot | None:
 
 
 # -- logs and links --------------------------------------------------------------------------------
-
-
-def run_of_log(log: ImportedLog) -> Run:
-    """Return the run of an imported log; it takes the engine a while and changes no state."""
-    return Run(Machine(log.profile.name, log.config).start(), log.commands)
 
 
 def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:

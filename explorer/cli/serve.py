@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import shutil
@@ -15,12 +16,8 @@ import webbrowser
 from importlib import resources
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 from explorer.engine.types import ExplorerError
-
-if TYPE_CHECKING:
-    import argparse
 
 __all__ = ["ServeError", "add_parser", "free_port", "run", "voila_command", "write_template"]
 
@@ -30,7 +27,10 @@ _PORTS_TRIED = 50
 _LONGEST_FOLDER = 55
 """Bytes of the path of Jupyter's folder for sockets."""
 _IDLE_SECONDS = 1800
+_LONGEST_IDLE = 1e6
+"""Minutes."""
 _PATIENCE_SECONDS = 30
+_KERNELS = "explorer.cli.idle.VisitorKernelManager"
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget")
 
 
@@ -48,7 +48,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--port", type=int, default=PORT, help=f"first port to try (default {PORT})")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--preheat", type=int, default=1, metavar="N", help="kernels kept ready (default 1)")
+    parser.add_argument(
+        "--idle",
+        type=_minutes,
+        metavar="MINUTES",
+        help=f"end a session that nobody has used for so long, even if its tab is open;"
+        f" without it, only sessions without a tab end, after {_IDLE_SECONDS // 60} minutes",
+    )
     parser.set_defaults(run=run)
+
+
+def _minutes(text: str) -> float:
+    """Read a number of minutes above 0."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0
+    if not 0 < minutes < _LONGEST_IDLE:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes; write one such as 30")
+    return minutes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="memslot-explorer-") as folder:
         write_template(Path(folder))
         address = f"http://{HOST}:{port}/"
-        command = voila_command(notebook(), port, preheat=args.preheat)
+        command = voila_command(notebook(), port, preheat=args.preheat, idle_minutes=args.idle)
         path = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
         print(f"Memslot Explorer: {address}  (Ctrl-C ends it)", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the server, too
@@ -104,8 +122,21 @@ def write_template(folder: Path) -> None:
     shutil.copyfile(plotly, static / "plotly.min.js")
 
 
-def voila_command(path: Path, port: int, *, preheat: int) -> list[str]:
-    """Return the command that serves a notebook: one page, kernels ready, dead sessions removed."""
+def voila_command(path: Path, port: int, *, preheat: int, idle_minutes: float | None = None) -> list[str]:
+    """Return the command that serves a notebook: one page, kernels ready, dead sessions removed.
+
+    Parameters
+    ----------
+    path
+        The notebook.
+    port
+        Where it is served on this machine.
+    preheat
+        Kernels kept ready.
+    idle_minutes
+        After how long without use a session ends although its tab is open; None for never.
+    """
+    idle_seconds = _IDLE_SECONDS if idle_minutes is None else max(round(idle_minutes * 60), 1)
     return [
         sys.executable,
         "-m",
@@ -122,8 +153,10 @@ def voila_command(path: Path, port: int, *, preheat: int) -> list[str]:
         *(f"--VoilaConfiguration.extension_allowlist={name}" for name in _EXTENSIONS),
         "--VoilaConfiguration.allow_template_override=NO",
         "--VoilaConfiguration.allow_theme_override=NO",
-        f"--MappingKernelManager.cull_interval={_IDLE_SECONDS // 30}",
-        f"--MappingKernelManager.cull_idle_timeout={_IDLE_SECONDS}",
+        f"--VoilaConfiguration.multi_kernel_manager_class={_KERNELS}",
+        f"--MappingKernelManager.cull_interval={max(idle_seconds // 30, 1)}",
+        f"--MappingKernelManager.cull_idle_timeout={idle_seconds}",
+        f"--MappingKernelManager.cull_connected={idle_minutes is not None}",
         "--Voila.log_level=ERROR",
         *(["--KernelManager.transport=ipc"] if _has_private_sockets() else []),
     ]

@@ -8,21 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.engine.mmu import zaps_all
-from explorer.engine.uapi import (
-    KvmMrChange,
-)
+from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import ledger_of
 from explorer.explain.sentence import Sentences
 from explorer.explain.words import plural, size_text
-from explorer.explain.xray import in_the_way_of
+from explorer.explain.xray import in_the_way_of, named
 
 if TYPE_CHECKING:
     from explorer.explain.ledger import Ledger
     from explorer.history.moment import Moment
 
 __all__ = ["refused", "returned", "what_goes"]
-
-_SLOTS_NAMED = 4
 
 
 def refused(moment: Moment) -> Sentences:
@@ -48,23 +44,12 @@ def refused(moment: Moment) -> Sentences:
         )
     if guard.name == "overlap":
         return Sentences(
-            f"{_slots_in_the_way(moment)} in the way. Slots of one address space may not overlap.",
+            f"{named(in_the_way_of(moment))} in the way. Slots of one address space may not overlap.",
             f"`kvm_check_memslot_overlap()`: {operands}. Nothing was touched yet.",
             guard.function,
         )
     newcomer = f"KVM said no{f', {cost}' if late else ''}. The check that failed: {guard.title}."
     return Sentences(newcomer, f"`{guard.function}()`: {operands}.", guard.function)
-
-
-def _slots_in_the_way(moment: Moment) -> str:
-    """Return which slots are in the way of a refused call, as the beginning of a sentence."""
-    ids = [str(way.slot.id) for way in in_the_way_of(moment)]
-    if len(ids) == 1:
-        return f"Slot {ids[0]} is"
-    named, more = ids[:_SLOTS_NAMED], len(ids) - _SLOTS_NAMED
-    if more > 0:
-        return f"Slots {', '.join(named)} and {more} more are"
-    return f"Slots {', '.join(named[:-1])} and {named[-1]} are"
 
 
 def returned(moment: Moment) -> Sentences:

@@ -84,6 +84,7 @@ FUNCTIONS: dict[str, str] = {
     "update_gfn_disallow_lpage_count": _MMU,
     "mmu_first_shadow_root_alloc": _MMU,
     "kvm_page_track_create_memslot": _PTRACK,
+    "kvm_page_track_write_tracking_enabled": _PTRACK,
     "kvm_page_track_register_notifier": _PTRACK,
     "kvm_page_track_unregister_notifier": _PTRACK,
     "kvm_page_track_flush_slot": _PTRACK,

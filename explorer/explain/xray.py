@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.commands import SetMemoryRegion2
+from explorer.engine.commands import SetMemoryRegion, SetMemoryRegion2
 from explorer.engine.guards import ladder_for
 from explorer.engine.guest_memfd import bound_to
 from explorer.engine.lookup import slots_in_gfn_range
@@ -22,7 +22,6 @@ from explorer.explain.words import errno_text, hex_text, plural, size_text
 from explorer.history.moment import attempted_change
 
 if TYPE_CHECKING:
-    from explorer.engine.commands import SetMemoryRegion
     from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.engine.types import Errno
@@ -36,10 +35,14 @@ __all__ = [
     "Operand",
     "XRay",
     "in_the_way_of",
+    "in_the_way_of_next",
+    "named",
     "slots_in_the_way",
     "why_nothing_works",
     "xray_of",
 ]
+
+_SLOTS_NAMED = 4
 
 
 class Operand(NamedTuple):
@@ -231,9 +234,29 @@ def slots_in_the_way(kvm: Kvm, call: SetMemoryRegion, guard: str) -> tuple[InThe
     return ()
 
 
+def named(ways: tuple[InTheWay, ...]) -> str:
+    """Return which slots are in the way, as the beginning of a sentence that ends with “in the way”."""
+    ids = [str(way.slot.id) for way in ways]
+    if len(ids) == 1:
+        return f"Slot {ids[0]} is"
+    told, more = ids[:_SLOTS_NAMED], len(ids) - _SLOTS_NAMED
+    if more > 0:
+        return f"Slots {', '.join(told)} and {more} more are"
+    return f"Slots {', '.join(told[:-1])} and {told[-1]} are"
+
+
 def in_the_way_of(moment: Moment) -> tuple[InTheWay, ...]:
     """Return the slots in the way of the region call a moment is in; none unless it was refused for them."""
     op, call = moment.op, moment.call
     if op is None or call is None or op.step.refused_by is None:
         return ()
     return slots_in_the_way(op.before, call, op.step.refused_by.name)
+
+
+def in_the_way_of_next(moment: Moment) -> tuple[InTheWay, ...]:
+    """Return the slots in the way of the composed region call; none unless it would be refused for them."""
+    ghost = moment.ghost
+    if ghost is None or not moment.at_end or not isinstance(ghost.command, SetMemoryRegion):
+        return ()
+    guard = ghost.step.refused_by
+    return () if guard is None else slots_in_the_way(ghost.before, ghost.command, guard.name)

@@ -58,6 +58,9 @@ def _array(sheet: Sheet, picture: ArrayPicture, top: float, width: float) -> flo
     middle = (bar_top + bar_bottom) / 2
     if picture.state in ("fresh", "absent", "off"):
         sheet.text(width / 2, middle, picture.words, "ink_3")
+        if picture.reason:
+            sheet.text(left, bar_bottom + 12, picture.reason, "ink_2", 13, anchor="left")
+            return bar_bottom + 36
         return bar_bottom + 20
     if picture.npages <= _TALL_PAGES and picture.state == "live":
         for page in range(1, picture.npages):

@@ -116,9 +116,13 @@ class _Drawing:
         elif segment.size and (self.size.roomy or segment.kind == "cluster"):
             sheet.text(middle, top - 10, segment.size, "ink_2", 12)
         if segment.address:
-            at_edge = segment.x0 < 8
             sheet.line([x0, x0], [bottom, bottom + 5], "line_2")
-            sheet.text(x0, bottom + 14, segment.address, "ink_2", 12, anchor="left" if at_edge else "center")
+            if segment.x0 < 8:
+                sheet.text(x0, bottom + 14, segment.address, "ink_2", 12, anchor="left")
+            elif segment.focused and self.view.funnel is not None:
+                sheet.text(x0 - 6, bottom + 14, segment.address, "ink_2", 12, anchor="right")
+            else:
+                sheet.text(x0, bottom + 14, segment.address, "ink_2", 12)
         select = f"{segment.slot.as_id}:{segment.slot.slot_id}" if segment.slot is not None else ""
         sheet.hover(x0, x1, (top + bottom) / 2, segment.hover, select)
 

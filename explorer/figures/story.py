@@ -91,7 +91,7 @@ def beat_panel(view: BeatView) -> Node:
     return el(
         "div",
         el("p", el("b", view.place), " · ", view.title, cls="beat-place"),
-        el("p", el("b", "Look"), " ", view.look, cls="beat-look"),
+        el("p", el("b", "Look"), " ", view.look, cls="beat-look") if view.look else None,
         el("p", view.other_kernel, cls="beat-other") if view.other_kernel else None,
         el("div", *neighbours, cls="beat-links"),
         cls="beat",

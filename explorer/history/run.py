@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from explorer.engine.types import Errno
     from explorer.engine.uapi import KvmMrChange
 
-__all__ = ["KEYFRAME", "Cell", "OpDetail", "Outcome", "Run", "Stop"]
+__all__ = ["KEYFRAME", "Cell", "OpDetail", "Outcome", "Run", "RunDraft", "Stop"]
 
 KEYFRAME = 16
 """Operations between two kept snapshots."""
@@ -106,15 +106,16 @@ class Run:
         self._extend(tuple(commands))
 
     def _extend(self, commands: tuple[Command, ...]) -> None:
-        kvm, outcomes, keyframes = self._end, list(self._outcomes), list(self._keyframes)
-        for index, command in enumerate(commands, len(self._commands)):
-            if index and index % KEYFRAME == 0:
-                keyframes.append(kvm)
-            kvm, outcome = _apply(kvm, command)
-            outcomes.append(outcome)
-        self._end = kvm
-        self._commands += commands
-        self._keyframes, self._outcomes = tuple(keyframes), tuple(outcomes)
+        draft = RunDraft(self)
+        for command in commands:
+            draft.add(command)
+        self._take(draft)
+
+    def _take(self, draft: RunDraft) -> None:
+        self._end = draft.end
+        self._commands += tuple(draft.commands)
+        self._outcomes += tuple(draft.outcomes)
+        self._keyframes += tuple(draft.keyframes)
 
     @classmethod
     def new(cls, profile: KernelProfile | str, config: VmConfig | None, commands: Iterable[Command] = ()) -> Run:
@@ -155,11 +156,10 @@ class Run:
 
     def then(self, *commands: Command) -> Run:
         """Return the run with more operations at its end; what was there is not applied again."""
-        longer = copy(self)
-        longer._details = dict(self._details)
-        longer.__dict__.pop("last_stop", None)
-        longer._extend(commands)
-        return longer
+        draft = RunDraft(self)
+        for command in commands:
+            draft.add(command)
+        return draft.run()
 
     def up_to(self, n: int) -> Run:
         """Return the run of the first `n` operations."""
@@ -213,10 +213,38 @@ class Run:
         return Stop(stop.op, min(max(stop.cell, 0), len(self.detail(stop.op).cells) - 1))
 
 
-def _apply(kvm: Kvm, command: Command) -> tuple[Kvm, Outcome]:
-    step = apply(kvm, command, record=False)
-    refused_by = step.refused_by.name if step.refused_by is not None else None
-    return step.kvm, Outcome(step.errno, step.change, refused_by)
+class RunDraft:
+    """A run that grows by one operation at a time, from the end of another run."""
+
+    def __init__(self, run: Run) -> None:
+        """Go on where `run` ends."""
+        self._run = run
+        self.end = run.end
+        """The VM after the last operation."""
+        self.commands: list[Command] = []
+        self.outcomes: list[Outcome] = []
+        self.keyframes: list[Kvm] = []
+        """What the run has more than the one it goes on from."""
+
+    def add(self, command: Command, before: Kvm | None = None, step: Step | None = None) -> None:
+        """Add an operation; if `step` was made from `before`, and that is where the run is, it is not made again."""
+        index = len(self._run) + len(self.commands)
+        if index and index % KEYFRAME == 0:
+            self.keyframes.append(self.end)
+        if step is None or before is not self.end:
+            step = apply(self.end, command, record=False)
+        self.end = step.kvm
+        self.commands.append(command)
+        refused_by = step.refused_by.name if step.refused_by is not None else None
+        self.outcomes.append(Outcome(step.errno, step.change, refused_by))
+
+    def run(self) -> Run:
+        """Return the run as it is now; the one it goes on from stays as it was."""
+        longer = copy(self._run)
+        longer._details = dict(self._run._details)
+        longer.__dict__.pop("last_stop", None)
+        longer._take(self)
+        return longer
 
 
 def look_inside(before: Kvm, command: Command, index: int = 0) -> OpDetail:

@@ -10,6 +10,7 @@
     profile = "v6_12"
     layout  = "q72-pc-3584M"  # library/layouts: steps and owners that come first
     next    = "set_region ..."  # composed, not applied, when the scenario opens
+    then    = "What to look for once `next` is applied."  # nothing, if it is left out
     at      = "13.6"            # where it opens instead of the end of its steps; beyond them `next` is applied
     beat    = 1                 # its place in the guided story, if it is part of it
     like    = "other-scenario"  # layout, steps, config, owners, profile, next and source, unless given here
@@ -102,6 +103,8 @@ class Scenario:
     """The operation that is composed when the scenario opens, or None."""
     at: Stop | None = None
     """Where it opens, if not at the end of its steps; beyond them `next` has been applied."""
+    then: str = ""
+    """What to look for once `next` has been applied; empty if the story has said all."""
     beat: int | None = None
     """Its place in the guided story, from 1."""
 
@@ -175,6 +178,7 @@ def parse_scenario(text: str, *, where: str = "scenario") -> Scenario:
         ),
         next=_command(f"{where}: next", data["next"]) if "next" in data else None,
         at=_place(where, data["at"]) if "at" in data else None,
+        then=data.get("then", ""),
         beat=data.get("beat"),
     )
 
@@ -193,6 +197,7 @@ _OPTIONAL: dict[str, type] = {
     "config": dict,
     "owners": dict,
     "next": str,
+    "then": str,
     "at": str,
     "beat": int,
     "like": str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from explorer.engine.state import WriteTrack
 from explorer.explain.ledger import Watch, ledger_of, watches_of
 from explorer.explain.words import count_text, hex_text, plural
+from explorer.explain.write_tracking import counts_of_the_vm
 from explorer.selectors.hand_off import Lifetime, select_hand_off
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class ArrayPicture(NamedTuple):
     """``live``, ``fresh``, ``freed``, ``absent`` or ``off`` (there are no counts)."""
     words: str
     """Written in or under it."""
+    reason: str = ""
+    """Why there are no counts, under it."""
 
 
 class ArraysView(NamedTuple):
@@ -57,7 +60,8 @@ def select_arrays(moment: Moment) -> ArraysView | None:
     if old is not None:
         pictures.append(_old_picture(moment, old))
     new = _new_slot(moment)
-    inherits = new is not None and old is not None and new.arch.gfn_write_track == old.arch.gfn_write_track
+    shared = new is not None and old is not None and new.arch.gfn_write_track == old.arch.gfn_write_track
+    inherits = shared and old is not None and old.arch.gfn_write_track is not None
     if new is not None and not inherits:
         name = "write_track B" if old is not None else "write_track A"
         pictures.append(_picture(name, "owner new", new, moment, watches_of(moment.kvm, new), fresh=True))
@@ -92,7 +96,10 @@ def _old_picture(moment: Moment, old: KvmMemorySlot) -> ArrayPicture:
         state, owner = "freed", "freed"
     elif moment.at_end and moment.change is not None and moment.change.value == "FLAGS_ONLY":
         owner = "owner new, inherited"
-    return ArrayPicture("write_track A", owner, old.npages, watches, old.base_gfn, state, _words(watches, state))
+    reason = counts_of_the_vm(moment.kvm).short if state == "off" else ""
+    return ArrayPicture(
+        "write_track A", owner, old.npages, watches, old.base_gfn, state, _words(watches, state), reason
+    )
 
 
 def _picture(
@@ -100,7 +107,8 @@ def _picture(
 ) -> ArrayPicture:
     array = moment.kvm.heap.get(slot.arch.gfn_write_track) if slot.arch.gfn_write_track is not None else None
     if not isinstance(array, WriteTrack):
-        return ArrayPicture(name, owner, slot.npages, (), slot.base_gfn, "off", "no counts: write tracking is off")
+        reason = counts_of_the_vm(moment.kvm).short
+        return ArrayPicture(name, owner, slot.npages, (), slot.base_gfn, "off", _words((), "off"), reason)
     if fresh and not watches:
         return ArrayPicture(
             name, f"{owner}, all zero", slot.npages, (), slot.base_gfn, "fresh", f"{count_text(slot.npages)} × 0"

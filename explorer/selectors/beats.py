@@ -27,14 +27,15 @@ class BeatView(NamedTuple):
     """Such as ``Beat 2 of 9``; ``Story`` for one that is not part of the guided story."""
     title: str
     look: str
+    """What to look for; empty once that is over."""
     other_kernel: str
     """A sentence if the story is told on another kernel than the one chosen; empty otherwise."""
     previous: BeatLink | None
     following: BeatLink | None
 
 
-def select_beat(story: str, profile: KernelProfile) -> BeatView | None:
-    """Return the card of a story; None for a run that is no story."""
+def select_beat(story: str, profile: KernelProfile, *, done: bool = False) -> BeatView | None:
+    """Return the card of a story, whose operation may be `done`; None for a run that is no story."""
     if story not in scenario_names():
         return None
     scenario = load_scenario(story)
@@ -44,7 +45,7 @@ def select_beat(story: str, profile: KernelProfile) -> BeatView | None:
     return BeatView(
         f"Beat {at} of {len(beats)}" if at is not None else "Story",
         scenario.title,
-        scenario.look,
+        scenario.then if done else scenario.look,
         f"Told on {scenario.profile.title}; now on {profile.title}: what differs?" if other else "",
         _link(at - 1) if at is not None and at > 1 else None,
         _link(at + 1) if at is not None and at < len(beats) else None if at is not None else _link(1),

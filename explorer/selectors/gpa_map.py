@@ -15,7 +15,7 @@ from explorer.engine.commands import SetMemoryRegion
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.words import addr_text, hex_text, pages_text, plural, size_text, span_text
-from explorer.explain.xray import in_the_way_of
+from explorer.explain.xray import in_the_way_of, in_the_way_of_next
 from explorer.history.moment import SlotKey
 from explorer.selectors.lanes import Lane, lanes_of
 from explorer.selectors.style import slot_hover, style_of
@@ -31,6 +31,10 @@ SegmentKind = Literal["slot", "cluster", "gap"]
 
 GAP = 64
 TINY_PAGES = 32
+FOCUS = 62
+"""Least length of the slot in focus, which keeps its name."""
+FUNNEL = 6
+"""Between the funnel's edge and the address beside it."""
 BREAK = 64
 CLUSTERS = 18
 """Groups of slots on the line of all memory; more would not be read."""
@@ -242,8 +246,9 @@ def _length(group: _Group, scale: Scale, focus: SlotKey | None) -> float:
         return 60.0 * sqrt(len(group.slots))
     if len(group.slots) == 1:
         slot = group.slots[0]
-        tiny = slot.npages < TINY_PAGES and (focus is None or slot.id != focus.slot_id)
-        return 7 + 1.6 * log2(slot.npages) if tiny else 26 + 5.2 * log2(slot.npages)
+        if focus is not None and slot.id == focus.slot_id:
+            return max(26 + 5.2 * log2(slot.npages), FOCUS)
+        return 7 + 1.6 * log2(slot.npages) if slot.npages < TINY_PAGES else 26 + 5.2 * log2(slot.npages)
     return max(sum(7 + 1.6 * log2(slot.npages) for slot in group.slots[:8]), 26 + 5.2 * log2(npages))
 
 
@@ -308,8 +313,9 @@ def _hole_segment(x0: float, x1: float, start: int, end: int) -> Segment:
 
 
 def _marked(segment: Segment, moment: Moment, as_id: int) -> Segment:
-    """Mark the segment if a slot in it is in the way of the call that was refused."""
-    ways = [way for way in in_the_way_of(moment) if way.slot.as_id == as_id] if moment.on_call else []
+    """Mark the segment if a slot in it is in the way of the call that was refused, or of the composed one."""
+    found = in_the_way_of(moment) if moment.on_call else ()
+    ways = [way for way in found or in_the_way_of_next(moment) if way.slot.as_id == as_id]
     mine = [way for way in ways if segment.first_gfn <= way.slot.base_gfn < segment.end_gfn]
     if segment.kind == "gap" or not mine:
         return segment
@@ -339,11 +345,15 @@ def _without_collisions(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
         else:
             size_end = middle + half
         address = segment.address
-        start = max(segment.x0 - _text_width(address) / 2, 0.0)  # the first one does not reach over the edge
+        # The first one does not reach over the edge; the one in focus stands beside the funnel, which begins there.
+        beside = segment.focused and segment.x0 >= _text_width(address) + FUNNEL
+        start = max(segment.x0 - _text_width(address) / 2, 0.0)
+        if beside:
+            start = segment.x0 - _text_width(address) - FUNNEL
         if segment.kind == "gap" or start < address_end:
             address = ""
         else:
-            address_end = start + _text_width(address) + 10
+            address_end = start + _text_width(address) + (FUNNEL if beside else 10)
         kept.append(segment._replace(name=name, size=size, address=address))
     return tuple(kept)
 

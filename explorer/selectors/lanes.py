@@ -15,7 +15,7 @@ from explorer.engine.types import PAGE_SHIFT, PG_LEVEL_2M
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import Watch, ledger_of, watches_of
 from explorer.explain.words import hex_text, pages_text, plural, size_text
-from explorer.explain.xray import in_the_way_of
+from explorer.explain.xray import in_the_way_of, in_the_way_of_next
 from explorer.selectors.style import slot_hover, style_of
 
 if TYPE_CHECKING:
@@ -208,7 +208,11 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
             bars.append(_fitting(_slot_bar(slot, window, label=label)))
     ways = tuple(way for way in in_the_way_of(moment) if way.slot.as_id == as_id) if moment.on_call else ()
     if ways and moment.target is not None:
-        return _in_the_way(moment.target, ways, bars, windows)
+        return _in_the_way(moment.target, ways, bars, windows, "asked for, refused: nothing was built here")
+    ghost = _ghost_target(moment)
+    composed = tuple(way for way in in_the_way_of_next(moment) if way.slot.as_id == as_id)
+    if composed and ghost is not None:
+        return _in_the_way(ghost, composed, bars, windows, "composed: it would be refused")
     labels: list[Label] = []
     for outline in _planned(moment, windows):
         covering = [bar for bar in bars if bar.x0 < outline.x1 and outline.x0 < bar.x1]
@@ -219,7 +223,8 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
         bars.append(outline._replace(label=""))
         end = max([outline.x1, *(bar.x1 for bar in covering)])
         text = outline.label.partition(":")[0]
-        if outline.label and windows[-1].x1 - end > len(text) * 7:
+        room = max(window.x1 for window in windows if window.x0 <= outline.x0) - end
+        if outline.label and room > len(text) * 7:
             role = "ink_3" if outline.style == "was_here" else "new_line"
             labels.append(Label(end + 8, 0.7 - 0.4 * len(labels), text, role, "left", "small"))
     if len(labels) == 1:
@@ -229,11 +234,11 @@ def _slots(moment: Moment, windows: tuple[Window, ...]) -> Lane:
 
 
 def _in_the_way(
-    target: tuple[int, int], ways: tuple[InTheWay, ...], bars: list[Bar], windows: tuple[Window, ...]
+    target: tuple[int, int], ways: tuple[InTheWay, ...], bars: list[Bar], windows: tuple[Window, ...], words: str
 ) -> Lane:
     """Draw the slots above, and below them the place that was asked for, with what is taken of it."""
     upper = [bar._replace(y0=0.56, y1=0.94) for bar in bars]
-    asked = _outline(target, windows, "refused_target", "asked for, refused: nothing was built here")
+    asked = _outline(target, windows, "refused_target", words)
     lower = [bar._replace(y0=0.06, y1=0.44, refused=True) for bar in asked]
     taken = tuple(
         (window.at(first), window.at(end), way.words)
@@ -565,7 +570,7 @@ def _before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[L
         f"steps 1 to {hidden}",
         (at_home,),
         _marks(before, windows, y=0.28),
-        (*_count_labels(before, _marks(before, windows, y=0.28), 0.28, "shadow paging"), *_holes(windows, [at_home])),
+        (*_count_labels(before, windows, "shadow paging"), *_holes(windows, [at_home])),
         stem_from=0.58,
         rule_below=True,
     )
@@ -592,7 +597,7 @@ def _before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[L
         f"step {restored + 1} on",
         (at_home._replace(label=f"slot {old.id}, back"),),
         marks,
-        (*_count_labels(now, marks, 0.28, "returned"), *_holes(windows, [at_home])),
+        (*_count_labels(now, windows, "returned"), *_holes(windows, [at_home])),
         stem_from=0.58,
     )
     return (slot_before, during, after)
@@ -603,9 +608,14 @@ def _outline_refused(target: tuple[int, int], windows: tuple[Window, ...]) -> li
     return [bar._replace(y0=0.3, y1=0.7, refused=True) for bar in bars]
 
 
-def _count_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], y: float, word: str) -> list[Label]:
+def _count_labels(watches: tuple[Watch, ...], windows: tuple[Window, ...], word: str) -> list[Label]:
+    """Say behind the last mark how many watches are shadow paging's; the number alone if the window ends first."""
+    marks = _marks(watches, windows, y=0.28)
     own = [w for w in watches if w.by == "shadow paging"]
     if not marks or not own:
         return []
-    last = max(marks, key=lambda mark: mark.x)
-    return [Label(last.x + 18, y, f"{len(own)} {word}", "internal", "left", bold=word == "returned")]
+    x = max(mark.x for mark in marks) + 18
+    text = f"{len(own)} {word}"
+    end = next((window.x1 for window in windows if x <= window.x1), windows[-1].x1)
+    fits = x + len(text) * 7.4 <= end
+    return [Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "returned")]

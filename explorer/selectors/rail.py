@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
+from explorer.engine.events import ArrayAllocated
 from explorer.engine.invariants import INVARIANTS
 from explorer.engine.mmu import zaps_all
 from explorer.engine.page_track import SHADOW_PAGING
@@ -18,6 +19,7 @@ from explorer.explain.origins import watch_origins
 from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
+from explorer.explain.write_tracking import counts_of_the_vm
 from explorer.explain.xray import in_the_way_of, why_nothing_works
 from explorer.selectors.probe import WORDS, select_probes
 from explorer.selectors.verdict import verdict_of
@@ -95,7 +97,7 @@ def select_rail(run: Run, moment: Moment, page: int | None = None, *, properties
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
         words.newcomer + _first_change(moment),
-        (*_sections(run, moment, properties=properties), *_if_touched(moment, page)),
+        (*_sections(run, moment, properties=properties), *_if_touched(moment, page), *_counts(moment)),
     )
 
 
@@ -132,6 +134,19 @@ def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
         for probe in select_probes(moment, page)
     )
     return (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows),) if rows else ()
+
+
+def _counts(moment: Moment) -> tuple[Section, ...]:
+    """Say why slots have no write-track counts, or, where they get them and outside region calls, why they have."""
+    if moment.op is None or moment.op.step.errno is not None:
+        return ()
+    counts = counts_of_the_vm(moment.kvm)
+    step = moment.op.cells[moment.stop.cell].events
+    made = any(isinstance(event, ArrayAllocated) and event.kind == "gfn_write_track" for event in step)
+    nobody = moment.call is None and not moment.kvm.active().id_hash
+    if nobody or (counts.exist and moment.call is not None and not made):
+        return ()
+    return (Section("Write-track counts", counts.sentence),)
 
 
 def _broken(kvm: Kvm) -> Section | None:

@@ -15,11 +15,13 @@ from explorer.trace.replay import Replay
 from explorer.trace.source import bytes_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from explorer.engine.apply import Step
     from explorer.engine.commands import Command
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.state import Kvm
     from explorer.trace.divergence import Divergence
     from explorer.trace.lift import Row
     from explorer.trace.preview import Preview
@@ -109,7 +111,12 @@ class ImportedLog:
 
 
 def import_log(
-    source: bytes | Iterable[bytes], *, name: str, limit_bytes: int, profile: KernelProfile | None = None
+    source: bytes | Iterable[bytes],
+    *,
+    name: str,
+    limit_bytes: int,
+    profile: KernelProfile | None = None,
+    watch: Callable[[int, Command, Kvm, Step | None], None] | None = None,
 ) -> ImportedLog:
     """Read a log for a page.
 
@@ -123,6 +130,9 @@ def import_log(
         Most bytes to read, packed and unpacked.
     profile
         Kernel to replay on, instead of the default one.
+    watch
+        Called with each command as it is run: the VM it is for, the command, the VM's state before it, and what
+        the engine made of it; None instead of that for a call that the log does not show.
 
     Raises
     ------
@@ -144,11 +154,15 @@ def import_log(
             continue
         count += 1
         table.add(record, row, count)
-        own = commands.setdefault(row.vm, [])
-        own.extend((row.line, command) for command in machines[row.vm].supplied)
-        command = machines[row.vm].command
+        own, machine = commands.setdefault(row.vm, []), machines[row.vm]
+        own.extend((row.line, command) for command in machine.supplied)
+        command = machine.command
         assert command is not None, "a row is of a call that was run"
         own.append((row.line, command))
+        if watch is not None:
+            for supplied in machine.supplied:
+                watch(row.vm, supplied, machine.before, None)
+            watch(row.vm, command, machine.before, machine.step)
         kinds.setdefault(row.vm, Counter())["REFUSED" if row.errno is not None else row.kind] += 1
     vm = max(machines, key=lambda index: machines[index].operations, default=None)
     pairs = commands.get(vm, []) if vm is not None else []

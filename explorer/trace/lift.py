@@ -21,6 +21,7 @@ from explorer.trace.records import UNNAMED
 from explorer.trace.unseen import explain, on_file
 
 if TYPE_CHECKING:
+    from explorer.engine.apply import Step
     from explorer.engine.config import VmConfig
     from explorer.engine.profile import KernelProfile
     from explorer.engine.state import Kvm
@@ -67,7 +68,7 @@ class Row(NamedTuple):
 class Machine:
     """The model of one VM of the log, and what was counted on it."""
 
-    __slots__ = ("command", "kvm", "live", "max_live", "operations", "supplied", "touched", "vm")
+    __slots__ = ("before", "command", "kvm", "live", "max_live", "operations", "step", "supplied", "touched", "vm")
 
     def __init__(self, vm: Vm, kvm: Kvm) -> None:
         """Start from a new VM."""
@@ -81,6 +82,9 @@ class Machine:
         """Slots, as (address space, id), that an accepted call in the log named."""
         self.command: Command | None = None
         """The call of the last row as the engine got it."""
+        self.before = kvm
+        self.step: Step | None = None
+        """What the engine made of that call, and from what, before anything was taken for granted."""
         self.supplied: list[SetMemoryRegion | CreateGuestMemfd] = []
         """Commands that stand for calls the log does not show, made for the last row."""
 
@@ -113,8 +117,8 @@ class Lift:
         if guest_memfd is not None:
             command, note = on_file(machine, command, guest_memfd, offset)
         machine.command = command
-        before = machine.kvm
-        step = apply(before, command, record=False)
+        before = machine.before = machine.kvm
+        step = machine.step = apply(before, command, record=False)
         errno = None if step.errno is None else step.errno.name
         agrees: bool | None = None
         if recorded_ret is not None:
@@ -169,7 +173,8 @@ class Lift:
             machine = self.machines[call.vm.index] = Machine(call.vm, self._new)
         command = machine.command = call.command
         machine.supplied = []
-        step = apply(machine.kvm, command, record=False)
+        machine.before = machine.kvm
+        step = machine.step = apply(machine.before, command, record=False)
         errno = None if step.errno is None else step.errno.name
         if call.errno is None or errno is not None:
             machine.kvm = step.kvm

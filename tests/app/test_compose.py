@@ -120,3 +120,43 @@ def test_a_random_walk_is_applied_as_one_and_its_preflight_told_the_truth(moved:
 def test_arguments_names_the_verb_it_does_not_know() -> None:
     with pytest.raises(CommandError, match="'fly' is no command"):
         arguments("fly")
+
+
+@pytest.mark.parametrize(
+    ("profile", "zap", "told"),
+    [
+        # kernel-reference 5.6: the quirk-off code as first queued leaves the shadow pages; its fix zaps them.
+        ("v6_12", "all", "3 watches returned by the zap (harmless), all mappings zapped"),
+        ("v6_12", "slot only", "3 watches returned by the zap (harmless), the slot’s mappings zapped"),
+        ("v6_12_quirk_posted", "slot only", "3 watches lost (harmful)"),
+    ],
+)
+def test_the_preflight_of_a_move_says_whether_what_happens_to_the_watches_hurts(
+    profile: str, zap: str, told: str
+) -> None:
+    opened = initial_state()
+    machine = opened.machine._replace(profile=profile, zap_slot_only=zap == "slot only")
+
+    state = actions.set_machine(opened, machine)
+    lines = preflight(state.compose, state.run.end, state.ghost, hidden=state.question)
+
+    assert told in lines.text
+    assert actions.truth(state) == 3, "they are gone either way"
+
+
+def test_the_preflight_names_every_slot_in_the_way() -> None:
+    state = actions.edit(initial_state(), "base", "0xc0000")
+
+    lines = preflight(state.compose, state.run.end, state.ghost, hidden=False)
+
+    # The layout has slots at 0xc0, 0xca and 0xcd, and the next at 0xe8.
+    assert "touch slot 3 at [0xc0, 0xca). Slots 3, 5 and 6 are in the way." in lines.text
+
+
+def test_enter_in_a_field_applies_what_the_fields_say_changed_or_not(moved: AppState) -> None:
+    read = tuple(text for _, text in actions.choose(moved, "track").compose.fields)
+    hidden = actions.choose(moved, "track")
+    assert actions.apply_fields(hidden, read).run.commands[-1] == parse_command(f"track gfn={read[0]}")
+
+    assert actions.apply_fields(hidden, ("0xd0005",)).run.commands[-1] == parse_command("track gfn=0xd0005")
+    assert actions.apply_fields(hidden, ("1", "2", "3")).run == actions.apply_composed(hidden).run

@@ -56,6 +56,20 @@ def test_a_piece_is_sent_once(page: Page) -> None:
     assert again[0]["frames"] == answer["frames"]
 
 
+def test_the_slots_come_while_their_tab_is_open(page: Page) -> None:
+    (plan,) = page.says(HELLO)
+    asks = {"t": "want", "rev": plan["rev"], "stops": [[10, 3]]}
+    assert "table" not in page.says(asks)[0]["frames"]["10:3"]["p"]
+
+    page.says({"t": "tab", "name": "table"})
+    (answer,) = page.says(asks)
+
+    frame = answer["frames"]["10:3"]
+    assert "slot 10" in answer["pieces"][frame["p"]["table"]]
+    page.says({"t": "tab", "name": "guards"})
+    assert "table" not in page.says(asks)[0]["frames"]["10:3"]["p"]
+
+
 def test_several_stops_come_one_by_one_and_all_of_them(page: Page) -> None:
     (plan,) = page.says(HELLO)
     wanted = [[op, 10**6] for op in (10, 9, 8, 7)]
@@ -109,6 +123,7 @@ def test_a_failure_of_our_own_is_a_sentence_and_changes_nothing(page: Page, monk
 
 def test_every_frame_of_every_stop_is_plain_json() -> None:
     builder = FrameBuilder()
+    builder.open_tab("table")
     state = actions.apply_composed(actions.set_tracker(initial_state(), "kvmgt"))
     builder.use(state)
 
@@ -118,3 +133,63 @@ def test_every_frame_of_every_stop_is_plain_json() -> None:
         assert json.loads(json.dumps(message))["rev"] == state.revision
         for text in message["pieces"].values():
             json.loads(text)
+
+
+def test_what_a_refusal_cost_is_opened_with_it_in_the_place_of_the_hand_off(page: Page) -> None:
+    page.says(HELLO)
+    page.says({"t": "key", "key": "k"})
+
+    heard = page.says({"t": "apply"})
+    assert heard[-1] == {"t": "tab", "name": "guards", "from": "handoff"}
+
+    page.app.dispatch(actions.set_profile, "v6_1")
+    accepted = page.says({"t": "apply", "fields": ["10", "0xd0002000", "0x20000", "0x100000000000", "0"]})
+    assert page.app.state.run.outcomes[-1].errno is None
+    assert not [message for message in accepted if message["t"] == "tab"]
+
+
+def test_what_is_typed_into_the_go_to_box_is_answered_and_pasted_places_lead_there(page: Page) -> None:
+    page.says(HELLO)
+    before = page.app.state
+
+    (found,) = page.says({"t": "find", "text": "gap>=16M <4G"})
+    assert found["text"].startswith("16 MiB fit at 0xc0000000")
+    assert not found["error"]
+    assert page.app.state is before
+
+    page.says({"t": "upload", "name": "pasted text", "size": 10, "at": 0}, b"0xd0003000")
+    assert page.app.state.view.page == 0xD0003
+
+
+def look(page: Page) -> str:
+    """Return what the card of the story in the rail asks to look for."""
+    frame = page.app._builder.frame(page.app.state.stop)
+    return str(page.app._builder._pieces[frame.panels["rail"]])
+
+
+def test_what_a_story_asks_to_look_for_goes_with_its_operation(page: Page) -> None:
+    page.says(HELLO)
+    page.app.dispatch(actions.answer, 3)
+    assert "Beat 1 of 9" in look(page)
+    assert "beat-look" not in look(page)
+
+    page.app.dispatch(actions.tell, "before-the-patch")
+    assert "Press Enter. Look at the tracker" in look(page)
+    page.app.dispatch(actions.apply_composed)
+    assert "Press Enter" not in look(page)
+    assert "Look at the tracker’s pages" in look(page)
+
+    page.app.dispatch(actions.tell, "inside-the-move")
+    assert "Go step by step" in look(page), "it opens inside its operation"
+
+
+def test_a_task_stays_until_its_operation_is_done(page: Page) -> None:
+    page.says(HELLO)
+    page.app.dispatch(actions.tell, "your-turn")
+    page.app.dispatch(actions.set_tracker, "none")
+    assert "make it miss the composed write" in look(page)
+
+    page.app.dispatch(actions.choose, "guest_write")
+    page.app.dispatch(actions.edit, "gpa", "0xd0003000")
+    page.app.dispatch(actions.apply_composed)
+    assert "beat-look" not in look(page)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from explorer.app import state as actions
+from explorer.app.imports import read_log
 from explorer.app.naming import holds_tree, name_layout
 from explorer.app.state import AppState, initial_state
+from explorer.history import Run
 from explorer.history.moment import moment_at
 from explorer.selectors.slot_table import select_slot_table
-from explorer.trace import TraceError, import_log
+from explorer.trace import TraceError
 
 LOGS = Path(__file__).parents[2] / "assets" / "traces"
 LIMIT = 1 << 24
@@ -27,8 +29,31 @@ def region(slot: int, gpa: int = 0, errno: str = "") -> str:
 def shown(*lines: str | Path) -> AppState:
     """Return the page after the import of a log."""
     text = lines[0].read_bytes() if isinstance(lines[0], Path) else "\n".join(map(str, lines)).encode() + b"\n"
-    log = import_log(text, name="vmm.log", limit_bytes=LIMIT)
-    return actions.show_log(initial_state(), log, actions.run_of_log(log))
+    return actions.show_log(initial_state(), *read_log(text, name="vmm.log", limit_bytes=LIMIT))
+
+
+@pytest.mark.parametrize("log", ["own-walk-4/strace.log.gz", "own-moves/strace.log.gz", "big-own-walk/strace.log.gz"])
+def test_the_run_of_a_log_is_the_run_of_its_commands(log: str) -> None:
+    read, run = read_log((LOGS / log).read_bytes(), name=log, limit_bytes=1 << 26)
+
+    alone = Run.new(read.profile, read.config, read.commands)
+
+    assert run == alone
+    assert run.outcomes == alone.outcomes
+    assert run.end == alone.end
+    assert all(run.kvm_before(at) == alone.kvm_before(at) for at in range(0, len(run), 401))
+
+
+@pytest.mark.parametrize("errno", ["EINVAL", ""])
+def test_where_the_log_differs_the_run_goes_on_as_the_engine_does(errno: str) -> None:
+    """The replay follows the log (slot 600 was refused, slot 1 was there before); a run follows its commands."""
+    lines = (region(600, 1 << 30, errno), region(1, 1 << 31), region(600, 1 << 30), region(7, 1 << 32, "EEXIST"))
+
+    read, run = read_log("\n".join(lines).encode(), name="vmm.log", limit_bytes=LIMIT)
+
+    alone = Run.new(read.profile, read.config, read.commands)
+    assert (run, run.outcomes, run.end) == (alone, alone.outcomes, alone.end)
+    assert [run.detail(at).before for at in range(len(run))] == [alone.kvm_before(at) for at in range(len(run))]
 
 
 def test_the_lines_are_told_in_a_table_with_counts() -> None:

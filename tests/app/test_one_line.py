@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from explorer.app import state as actions
+from explorer.app.imports import read_log
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.state import AppState, initial_state
 from explorer.engine.commands import SetMemoryRegion, format_command
-from explorer.trace import import_log
 
 LOGS = Path(__file__).parents[2] / "assets/traces"
 LINE = (
@@ -30,8 +30,7 @@ def opening() -> AppState:
 
 
 def after_log(state: AppState, name: str) -> AppState:
-    log = import_log((LOGS / name).read_bytes(), name=name, limit_bytes=1 << 26)
-    return actions.show_log(state, log, actions.run_of_log(log))
+    return actions.show_log(state, *read_log((LOGS / name).read_bytes(), name=name, limit_bytes=1 << 26))
 
 
 def pasted(state: AppState, text: bytes) -> AppState:

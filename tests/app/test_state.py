@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from runs import random_runs
 
 from explorer.app import state as actions
+from explorer.app.imports import read_log
 from explorer.app.link import LinkError, unpack
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
@@ -19,7 +20,6 @@ from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey
-from explorer.trace import import_log
 
 LOGS = Path(__file__).parents[2] / "assets/traces"
 
@@ -202,9 +202,9 @@ def test_an_address_that_was_cut_off_is_never_half_a_run(left: int) -> None:
 
 
 def test_a_log_becomes_the_run_and_what_was_there_can_be_had_back(opening: AppState) -> None:
-    log = import_log((LOGS / "own-moves/strace.log.gz").read_bytes(), name="moves.log", limit_bytes=1 << 24)
+    log, run = read_log((LOGS / "own-moves/strace.log.gz").read_bytes(), name="moves.log", limit_bytes=1 << 24)
 
-    shown_log = actions.show_log(opening, log, actions.run_of_log(log))
+    shown_log = actions.show_log(opening, log, run)
 
     assert shown_log.run.commands == log.commands
     assert shown_log.title == "moves.log"
@@ -215,9 +215,9 @@ def test_a_log_becomes_the_run_and_what_was_there_can_be_had_back(opening: AppSt
 
 def test_very_many_unused_lines_are_told_by_reason(opening: AppState) -> None:
     text = gzip.decompress((LOGS / "own-moves/strace.log.gz").read_bytes()) + b"ioctl(9, TIOCGWINSZ, 0) = 0\n" * 5000
-    log = import_log(text, name="noise.log", limit_bytes=1 << 24)
+    log, run = read_log(text, name="noise.log", limit_bytes=1 << 24)
 
-    notice = actions.show_log(opening, log, actions.run_of_log(log)).notice
+    notice = actions.show_log(opening, log, run).notice
 
     assert notice is not None
     assert len(notice.detail) <= 202

@@ -8,9 +8,10 @@ once the keys rest, and is not timed. Motion is switched off, as a person may; s
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
-from measure import Report, Row, at_most, note, percentile
+from measure import Report, Row, at_least, at_most, note, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +60,24 @@ _DRAWN = """
 """
 
 
+_COUNT = """
+() => {
+  const root = document.querySelector(".mx");
+  window.__pictures = 0;
+  window.__counting?.disconnect();
+  window.__counting = new MutationObserver(() => (window.__pictures += 1));
+  window.__counting.observe(root, { attributes: true, attributeFilter: ["data-op"] });
+}
+"""
+_HELD_PRESSES = 500
+_HELD_SECONDS = 1 / 30
+"""From one repeat of a held key to the next, as keyboards do it."""
+_HELD_PICTURES = 20
+_HELD_MILLISECONDS = 100
+_PAGE_MEGABYTES = 500
+_IMPORT_SECONDS = 5
+
+
 class Hand:
     """A person at the keyboard of one page."""
 
@@ -100,6 +119,20 @@ class Hand:
             painted = self.page.wait_for_function("window.__milliseconds", polling=20)
             self.taken.setdefault((case, pace), []).append(float(painted.json_value()))
 
+    def hold(self, key: str) -> tuple[float, float]:
+        """Hold a key; return the pictures a second, and the milliseconds from its last repeat to the last picture."""
+        self.page.evaluate(_COUNT)
+        begun = due = monotonic()
+        for _ in range(_HELD_PRESSES):
+            sleep(max(0.0, due - monotonic()))
+            due += _HELD_SECONDS
+            pressed = monotonic()
+            self.page.keyboard.down(key)
+        self.page.keyboard.up(key)
+        self.page.wait_for_selector(".mx[data-state=ready][data-playing=no]")
+        ended = monotonic()
+        return float(self.page.evaluate("window.__pictures")) / (ended - begun), 1000 * (ended - pressed)
+
     def _change(self, action: Callable[[], object]) -> None:
         """Do what changes all pictures, and wait for them."""
         self.server.wait_quiet()  # what the page said last may still make pictures
@@ -117,14 +150,30 @@ def measure_steps(browser: Browser, server: Server, size: dict[str, int], rounds
         _stories(hand)
         _keep(hand, values)
     note("importing a log")
+    begun = monotonic()
     hand.open(_LOG)
+    imported = monotonic() - begun
     hand.jump("Home")
     for number in range(rounds):
         note(f"stepping through the log, round {number + 1} of {rounds}")
         _log(hand)
         _keep(hand, values)
+    note("holding a key in the log")
+    hand.jump("Home")
+    held = [hand.hold("ArrowRight") for _ in range(rounds)]
+    megabytes = float(hand.page.evaluate("performance.memory.usedJSHeapSize")) / 1e6
     hand.page.context.close()
     yield Report("Steps: from a key to the painted picture", tuple(_rows(values)))
+    what = f"{_HELD_PRESSES} operations of a {_LOG_NAME}"
+    yield Report(
+        "A key held down, 30 repeats a second",
+        (
+            Row(f"{what}, pictures", "1/s", tuple(pictures for pictures, _ in held), at_least(_HELD_PICTURES)),
+            Row(f"{what}, last picture", "ms", tuple(last for _, last in held), at_most(_HELD_MILLISECONDS)),
+            Row("objects of the page afterwards", "MB", (megabytes,), at_most(_PAGE_MEGABYTES)),
+            Row(f"import of the {_LOG_NAME}", "s", (imported,), at_most(_IMPORT_SECONDS)),
+        ),
+    )
 
 
 def _stories(hand: Hand) -> None:

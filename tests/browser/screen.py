@@ -26,9 +26,9 @@ _KINDS_OF_COMPLAINT = ("error",)
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """Run `explorer serve` and give its address once it answers."""
-    port = free_port(9100 + os.getpid() % 500 * 20)
+def serving(*options: str, port: int | None = None) -> Iterator[str]:
+    """Run `explorer serve` and give its address once it answers; a port is given to serve where a server was before."""
+    port = port or free_port(9100 + os.getpid() % 500 * 20)
     command = [sys.executable, "-m", "explorer", "serve", "--no-browser", "--port", str(port), *options]
     # A file that is not there: an answer that starts no kernel.
     with server_of(command, f"http://127.0.0.1:{port}/", probe="voila/static/none") as address:
@@ -140,6 +140,11 @@ class Screen:
             " return m.dataset.state === 'ready' && m.dataset.playing === 'no' && Number(m.dataset.rev) > r }",
             arg=revision,
         )
+        return self
+
+    def until_painted(self) -> Screen:
+        """Wait until plotly has drawn what was sketched."""
+        self.page.wait_for_selector(".mx[data-state=ready][data-pen=plotly]", state="attached")
         return self
 
     # -- hands -----------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
-"""The pictures of the README, taken of the running page: ``make shots``.
+"""Pictures of the running page.
 
-The moving one is an accepted MOVE, step by step; the still one is the MOVE that KVMGT forbids.
+``make shots`` takes every state of `states` in every theme, at 1920 x 1080, at 1366 x 768 and in JupyterLab, into
+``build/shots``, which git ignores; ``make shots ONLY=refused,kernels`` takes some. ``make shots ONLY=readme`` takes
+the two of the README: an accepted MOVE, step by step, and the MOVE that KVMGT forbids.
 """
 
 from __future__ import annotations
@@ -8,32 +10,74 @@ from __future__ import annotations
 import sys
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "assets/setup"), str(Path(__file__).parent)]
 
 from chromium import FLAGS, find_chromium  # noqa: E402 - after the path is set
+from lab import lab_in, open_cell  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 from screen import Screen, serving  # noqa: E402
+from states import SIZES, STATES, THEMES, wear  # noqa: E402
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import Browser
+
+SHOTS = ROOT / "build/shots"
+LAB_SIZE = (1600, 1000)
 IMAGES = ROOT / "assets/images"
 SIZE = (1920, 1080)
 WIDTH_OF_MOVING = 1280
 FIRST_MILLISECONDS, STEP_MILLISECONDS, LAST_MILLISECONDS = 2400, 1400, 3600
 
 
-def main() -> None:
-    """Take every picture."""
-    IMAGES.mkdir(parents=True, exist_ok=True)
+def main(only: str = "") -> None:
+    """Take the pictures that are asked for."""
     path = find_chromium()
     if path is None:
         raise SystemExit("no Chromium was found; `make test` installs one")
-    with serving() as address, sync_playwright() as playwright:
+    names = only.split(",") if only and only != "readme" else list(STATES)
+    if unknown := set(names) - set(STATES):
+        raise SystemExit(f"no such state: {', '.join(sorted(unknown))}; there are {', '.join(STATES)}, and readme")
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        if only == "readme":
+            _readme(browser)
+        else:
+            _states(browser, names)
+        browser.close()
+
+
+def _states(browser: Browser, names: list[str]) -> None:
+    """Take states in every theme: on the page, in both sizes, and in a notebook's cell."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with serving() as address:
+        for title, size in SIZES.items():
+            _take(names, title, lambda size=size: Screen.open(browser, address, size, color_scheme="light"))
+    with TemporaryDirectory() as folder, lab_in(Path(folder)) as lab:
+        _take(names, "lab", lambda: open_cell(browser, lab, LAB_SIZE))
+    sys.stdout.write(f"{SHOTS}\n")
+
+
+def _take(names: list[str], where: str, opened: Callable[[], Screen]) -> None:
+    for theme in THEMES:
+        for name in names:
+            screen = wear(opened(), theme)
+            STATES[name](screen)
+            screen.until_painted().page.screenshot(path=SHOTS / f"{name}-{theme}-{where}.png")
+            screen.close()
+
+
+def _readme(browser: Browser) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with serving() as address:
         _still(Screen.open(browser, address, SIZE))
         _moving(Screen.open(browser, address, SIZE))
-        browser.close()
 
 
 def _still(screen: Screen) -> None:
@@ -64,4 +108,4 @@ def _picture(screen: Screen) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

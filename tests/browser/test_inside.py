@@ -1,7 +1,4 @@
-"""The tabs KVMGT and Compare in a browser: what is asked of them, in the number of actions that are allowed.
-
-Each test of a question counts its actions: one key or one click is one. The start is the opened explorer.
-"""
+"""The tabs KVMGT and Compare in a browser."""
 
 from __future__ import annotations
 
@@ -50,21 +47,6 @@ def told(screen: Screen) -> Screen:
     """Tell the story to its end: the guest's last write is applied."""
     screen.tell(STORY)
     return screen.press("Enter").until_at(LAST, 0)
-
-
-def test_question_17_is_a_move_different_from_delete_and_create(screen: Screen) -> None:
-    open_tab(screen, "compare")  # 1
-
-    rows = {
-        row[1]: row[2:]
-        for row in (r.split("\t") for r in screen.page.locator(".routes tr").all_inner_texts())
-        if len(row) == 5
-    }
-    screen.until_read(".compare .finding", "The same layout in the end")
-    assert rows["result"] == ["0", "0, then 0", "≠"]
-    text = screen.text(".routes")
-    assert "swaps of the active set 2 3 ≠" in text
-    assert "find no slot in 0 steps 6 steps, and the time between the calls ≠" in text
 
 
 def test_after_an_accepted_move_the_tab_says_which_entries_are_wrong(screen: Screen) -> None:

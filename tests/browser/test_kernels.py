@@ -1,15 +1,10 @@
-"""The Kernels tab in a browser: what a KVM developer asks of it, in the number of actions that are allowed.
-
-Each test counts its actions: one key or one click is one. The start is the opened explorer.
-"""
+"""The Kernels tab in a browser; what a KVM developer asks of it is in `test_questions_of_kernels`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-
-from explorer.engine.profile import PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +40,7 @@ def row(screen: Screen, kernel: str) -> list[str]:
 
 
 def test_the_table_of_the_inverted_test_is_read_without_a_further_action(screen: Screen) -> None:
-    open_tab(screen)  # 1
+    open_tab(screen)
 
     assert row(screen, "6.6 as merged") == [
         "0 moved gen +4, zap all",
@@ -60,48 +55,6 @@ def test_the_table_of_the_inverted_test_is_read_without_a_further_action(screen:
         "0 moved ≠ intended",
     ]
     assert "As posted, 2 of 3 answers are not the intended ones" in screen.text(".finding")
-
-
-def test_question_10_did_this_predicate_change_mean_what_i_think(screen: Screen) -> None:
-    open_tab(screen)  # 1
-
-    screen.press("i").until_read(".mx-preflight", f"Refused with {REFUSED}")  # 2
-
-    screen.until_read(".tests .is-chosen", "as posted")
-    assert "and so does the composed one on 6.6 as posted" in screen.text(".mx-bars")
-    screen.page.locator(".tests .test", has_text="as merged").click()
-    screen.until_read(".tests .is-chosen", "as merged").until_read(".mx-preflight", "Accepted")
-
-
-def test_question_11_which_kernels_behave_differently_for_this_sequence(screen: Screen) -> None:
-    open_tab(screen)  # 1
-
-    ends = dict(zip(screen.texts(".eras tbody th"), screen.texts(".eras tbody .end"), strict=True))
-    assert len(ends) == len(PROFILES)
-    assert {name for name, end in ends.items() if "differ" in end} == {"6.6 as posted"}
-
-
-def test_question_12_the_first_step_at_which_two_kernels_diverge(screen: Screen) -> None:
-    screen.tell("The posted check was inverted")
-    screen.press("Enter").until_at(12, 7)
-    screen.press("Home").until_at(-1, 0)
-
-    open_tab(screen)  # 1
-    screen.until_read(".first-difference", "First difference: operation 13")
-    screen.press("j").until_at(12, 7)  # 2
-
-    screen.until_read(".eras thead .parts.is-now", "MOVE")
-
-
-def test_question_13_whose_script_breaks_if_i_forbid_this(screen: Screen) -> None:
-    screen.tell("What happens to the watches")
-
-    open_tab(screen)  # 1
-    screen.page.get_by_role("button", name="5.10: compare its results").click()  # 2
-    screen.page.get_by_role("button", name="6.12: compare its results").click()  # 3
-
-    screen.until_read(".changes", "From 5.10 to 6.12: 1 result changes")
-    assert f"17 MOVE: 0 moved → {REFUSED}" in screen.text(".changes")
 
 
 def test_a_cell_is_reached_and_opened_by_the_keyboard_alone(screen: Screen) -> None:

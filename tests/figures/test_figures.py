@@ -21,6 +21,7 @@ from explorer.figures.panels import (
     slot_table_panel,
     timeline_panel,
 )
+from explorer.figures.slide import caption_panel, slide_panel
 from explorer.figures.story import answer_caption, legend_panel, question_panel
 from explorer.figures.theme import THEMES, theme_named
 from explorer.history import Stop
@@ -33,6 +34,7 @@ from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
+from explorer.selectors.slide import select_slide
 from explorer.selectors.slot_table import select_slot_table
 from explorer.selectors.timeline import select_timeline
 
@@ -59,6 +61,8 @@ def panels_of(run, moment, owners=None):
     panels["rail"] = rail_panel(select_rail(run, moment))
     panels["table"] = slot_table_panel(select_slot_table(moment, owners))
     panels["timeline"] = timeline_panel(select_timeline(run, moment))
+    slide = select_slide(moment, select_rail(run, moment), None, len(run))
+    panels |= {"slide": slide_panel(slide), "caption": caption_panel(slide)}
     return panels
 
 

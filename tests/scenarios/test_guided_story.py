@@ -77,11 +77,12 @@ def test_the_beats_are_numbered_without_a_gap():
 
 @pytest.mark.parametrize("name", scenario_names())
 def test_a_story_says_what_to_look_for_in_one_or_two_sentences_that_fit_a_line(name):
-    look = load_scenario(name).look
+    scenario = load_scenario(name)
 
-    assert look[0].isupper()
-    assert look[-1] in ".?"
-    assert len(look) <= 130
+    for look in filter(None, (scenario.look, scenario.then)):
+        assert look[0].isupper()
+        assert look[-1] in ".?"
+        assert len(look) <= 130
 
 
 @pytest.mark.parametrize("name", scenario_names())

@@ -250,3 +250,17 @@ def test_nothing_is_marked_once_another_slot_is_looked_at():
 
     assert not any(segment.in_the_way for segment in view.segments)
     assert view.lanes[0].frames == ()
+
+
+def test_what_is_in_the_way_of_the_composed_call_is_marked_before_it_is_applied():
+    run = run_of("v6_12", SLOT, "set_region slot=11 gpa=0xd0100000 size=0x20000 hva=0x100000100000")
+    ghost = look_inside(run.end, parse_command(SLOT.replace("0xd0000000", "0xd0110000")), len(run))
+
+    view = select_gpa_map(moment_at(run, run.last_stop, ghost=ghost))
+
+    assert [s.slot.slot_id for s in view.segments if s.in_the_way] == [11]
+    ((x0, x1, words),) = view.lanes[0].frames
+    window = next(w for w in view.windows if w.first_gfn <= 0xD0110 < w.end_gfn)
+    assert (x0, x1) == (window.at(0xD0110), window.at(0xD0120))
+    assert words.startswith("slot 11 has")
+    assert list(problems_of(view)) == []

@@ -170,6 +170,15 @@ def test_arrays_that_are_not_there_have_no_fate():
     assert (fates["arch.rmap"], fates["gfn_write_track"], fates["arch.lpage_info"]) == ("none", "none", "from zero")
 
 
+def test_arrays_that_are_not_there_say_what_they_wait_for():
+    arrays = select_arrays(end_of(run_of("v6_12", SLOT, MOVE, tdp=True))).arrays
+
+    assert [(a.name, a.state, a.reason) for a in arrays] == [
+        (name, "off", "TDP is on: made for the first tracker or shadow root")
+        for name in ("write_track A", "write_track B")
+    ]
+
+
 def test_a_refused_move_keeps_every_field():
     view = select_hand_off(end_of(run_of("v6_12", *KVMGT, MOVE)))
 

@@ -18,6 +18,7 @@ from runs import (
     run_of,
 )
 
+from explorer.engine.profile import PROFILES
 from explorer.history import Stop
 from explorer.history.moment import moment_at
 from explorer.selectors.rail import select_rail
@@ -240,3 +241,27 @@ def test_the_rail_says_what_a_guest_access_would_meet_and_answers_for_a_page_tha
 
     assert rows() == [("0xd0000", "tries again", "tries again"), ("0xd0200", "MMIO exit", "MMIO exit")]
     assert rows(0xD0300) == [("0xd0300", "MMIO exit", "MMIO exit")]
+
+
+@pytest.mark.parametrize(
+    ("profile", "lines", "config", "told"),
+    [
+        # kernel-reference 3.6: by build until 6.8, on demand from 6.9 on; before 5.16 the arrays were always there.
+        ("v5_10", [SLOT], {"tdp": True}, "asks nothing"),
+        ("v6_1", [SLOT], {"tdp": True}, "because external tracking is built in"),
+        ("v6_1", [SLOT], {"tdp": True, "external_write_tracking": False}, "None yet"),
+        ("v6_12", [SLOT], {"tdp": False}, "because TDP is off"),
+        ("v6_12", [SLOT], {"tdp": True}, "The first tracker or shadow root makes them for every slot."),
+        ("v6_12", [SLOT, "attach kind=log"], {"tdp": True}, "when the first tracker registered"),
+        ("v6_12", [SLOT], {"tdp": True, "external_write_tracking": False}, "No tracker can register"),
+    ],
+)
+def test_the_rail_says_why_there_are_counts_or_why_not(profile, lines, config, told):
+    run = run_of(profile, *lines, **config)
+
+    at = end_of(run) if run.outcomes[-1].change is None else at_word(run, "allocate")
+    text = section(select_rail(run, at), "Write-track counts").text
+
+    assert told in text
+    assert ("None yet" in text) is (run.end.slot(10).arch.gfn_write_track is None)
+    assert PROFILES[profile].title in text

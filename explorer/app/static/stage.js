@@ -18,13 +18,22 @@ const PING_EVERY = 2000;
 const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
+const REST_AFTER = 10_000; // without a hand on the page: no ping then, so that a session left alone counts as idle
+const GOING = new Set(["at", "ping", "size", "tab", "want"]); // messages of stepping, which a lost session needs not
+const CONTROLS = [".mx-top", ".mx-compose", ".mx-map-tools"];
 const PLAY_STEP = 600;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const LONGEST_NOTE = 200;
 const STORY_TIME = 1200;
+// A talk is laid out for 960 x 540 pixels and enlarged as a whole: 24 px and more at 1920 x 1080. Where that would be
+// less than 20 px, it is enlarged to 20 and shown half by half.
+const TALK = { width: 960, height: 540, least: 20 / 12, narrowest: 800 };
+const HANDS_SHOWN = 3000;
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
+const AT_ONCE = 2; // stops asked for before the first of them has come
 const PIECE = 1 << 20;
+const FREE_AFTER = 5000;
 const TABS = [
   ["handoff", "Hand-off"],
   ["guards", "Guards"],
@@ -59,12 +68,15 @@ const HELP = [
   ["O", "hand-off: only what this step changes"],
   ["F", "fit the map to the operation"],
   ["+ −", "zoom the map"],
-  ["G or /", "go to an address, page or slot"],
+  ["G or /", "go to an address, page, slot or room for one; it is answered while you type"],
+  ["Ctrl+V", "beside the fields: replay what is pasted, or go to the place"],
   ["W", "why the value under the focus is what it is"],
   ["L", "the thread, claim by claim"],
   ["B", "the “because” drawer"],
   ["C", "the composed operation"],
   ["T", "light, dark, high contrast"],
+  ["P", "layout for a talk: large, few parts"],
+  ["X", "in a talk: the other half of what is too much for one screen"],
   ["?", "keys, and what the words mean"],
   ["Esc", "close, leave a field"],
 ];
@@ -115,6 +127,11 @@ function loadPlotly(ask) {
     return ask((bytes) => run(URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }))));
   });
   return globalThis.__mxPlotly;
+}
+
+// How much an element is enlarged: boxes on the screen are that much larger than the lengths in its style.
+function zoomOf(element) {
+  return element.currentCSSZoom ?? 1;
 }
 
 // -- a sketch of a figure, until plotly can draw it ------------------------------------------------
@@ -181,7 +198,7 @@ function marker(symbol, size) {
 
 function sketch(canvas, traces, layout) {
   const { width, height } = layout;
-  const scale = globalThis.devicePixelRatio || 1;
+  const scale = (globalThis.devicePixelRatio || 1) * zoomOf(canvas);
   canvas.width = width * scale;
   canvas.height = height * scale;
   canvas.style.width = `${width}px`;
@@ -306,8 +323,9 @@ class Figure {
   nearest(event) {
     if (!this.spots) return -1;
     const box = this.plot.getBoundingClientRect();
-    const x = event.clientX - box.left;
-    const y = this.size.height - (event.clientY - box.top);
+    const zoom = zoomOf(this.plot);
+    const x = (event.clientX - box.left) / zoom;
+    const y = this.size.height - (event.clientY - box.top) / zoom;
     let best = -1;
     let least = 24 * 24;
     for (let i = 0; i < this.spots.x.length; i += 1) {
@@ -330,10 +348,101 @@ class Figure {
     });
     this.tip.replaceChildren(...lines);
     const box = this.host.getBoundingClientRect();
-    const x = Math.min(event.clientX - box.left + 14, box.width - this.tip.offsetWidth - 4);
-    const y = event.clientY - box.top + 16;
-    const over = y + this.tip.offsetHeight > box.height ? y - this.tip.offsetHeight - 28 : y;
+    const zoom = zoomOf(this.host);
+    const x = Math.min((event.clientX - box.left) / zoom + 14, box.width / zoom - this.tip.offsetWidth - 4);
+    const y = (event.clientY - box.top) / zoom + 16;
+    const over = y + this.tip.offsetHeight > box.height / zoom ? y - this.tip.offsetHeight - 28 : y;
     this.tip.style.transform = `translate(${Math.max(x, 0)}px, ${Math.max(over, 0)}px)`;
+  }
+}
+
+// What lies between the page and its kernel.
+//   alive  it answers
+//   busy   it works on one thing for long
+//   cut    the connection is down, and tried again
+//   gone   no kernel knows this page any more: it died, was ended as idle, or the server was started anew
+class Session {
+  constructor(model, ping, onChange) {
+    Object.assign(this, { model, ping, onChange });
+    this.state = "alive";
+    this.touched = performance.now();
+    this.unanswered = null; // since when a ping waits
+    this.retried = -LOST_AFTER;
+  }
+
+  get kernel() {
+    return this.model.widget_manager?.kernel;
+  }
+
+  get connected() {
+    return (this.kernel?.connectionStatus ?? "connected") === "connected";
+  }
+
+  start(signal) {
+    const heart = setInterval(() => this.beat(), PING_EVERY);
+    const onStatus = (_, status) => /restarting|terminating|dead/.test(status) && this.become("gone");
+    this.kernel?.statusChanged?.connect(onStatus);
+    for (const name of ["pointermove", "pointerdown", "keydown", "focus", "visibilitychange"]) {
+      window.addEventListener(name, () => this.touch(), { capture: true, passive: true, signal });
+    }
+    window.addEventListener("online", () => this.connected || this.retry(), { signal });
+    signal.addEventListener("abort", () => {
+      clearInterval(heart);
+      this.kernel?.statusChanged?.disconnect(onStatus);
+    });
+  }
+
+  touch() {
+    const rested = performance.now() - this.touched > REST_AFTER;
+    this.touched = performance.now();
+    if (rested) this.beat();
+  }
+
+  beat() {
+    const now = performance.now();
+    if (this.kernel?.connectionStatus === "disconnected") this.retry(); // Jupyter tries a few minutes and gives up
+    if (!this.connected && this.unanswered !== null) this.unanswered = now; // the clock stands still
+    this.become(this.judge(now));
+    if (!this.connected || now - (this.unanswered ?? now) > PING_EVERY / 2) this.ask();
+    const wanted = now - this.touched < REST_AFTER || this.state !== "alive";
+    if (this.state === "gone" || !this.connected || !wanted) return;
+    this.unanswered ??= now;
+    this.ping();
+  }
+
+  judge(now) {
+    if (this.state === "gone" || this.kernel?.status === "dead") return "gone";
+    if (!this.connected) return "cut";
+    if (this.unanswered === null || now - this.unanswered <= LOST_AFTER) return this.state;
+    return this.kernel?.status === "busy" ? "busy" : "gone";
+  }
+
+  // Who tries to reconnect is not told that the server knows no such kernel, nor is a page whose kernel was ended as idle.
+  async ask() {
+    const { id, serverSettings } = this.kernel ?? {};
+    if (!id || !serverSettings || this.state === "gone") return;
+    const headers = serverSettings.token ? { Authorization: `token ${serverSettings.token}` } : {};
+    const answer = await fetch(`${serverSettings.baseUrl}api/kernels/${id}`, { headers, cache: "no-store" }).catch(() => null);
+    if (answer?.status === 404 || answer?.status === 403) this.become("gone");
+    // Jupyter waits longer from try to try; now it need not.
+    else if (answer && !this.connected && performance.now() - this.retried > LOST_AFTER) this.retry();
+  }
+
+  heard() {
+    this.unanswered = null;
+    this.become("alive");
+  }
+
+  become(state) {
+    if (state === this.state) return;
+    const before = this.state;
+    this.state = state;
+    this.onChange(before);
+  }
+
+  retry() {
+    this.retried = performance.now();
+    this.kernel?.reconnect?.().catch(() => {}); // still cut: it is tried again
   }
 }
 
@@ -350,11 +459,12 @@ class Stage {
     this.ops = 0;
     this.tab = "handoff";
     this.playing = null;
-    this.lastPong = performance.now();
+    this.session = new Session(model, () => this.say({ t: "ping" }), (before) => this.sessionChanged(before));
     this.wanted = null;
     this.asked = new Set();
+    this.onTheWay = [];
     this.reported = "";
-    this.lost = false;
+    this.reloading = false;
     this.speed = 1;
     this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
@@ -388,6 +498,7 @@ class Stage {
     this.importer = section("import", "Logs");
     this.buildImporter();
     this.time = section("time", "Operations");
+    this.buildCaption(section("caption", "In a sentence"));
     this.timeBody = make("div", "mx-time-body");
     this.foot();
     this.live = make("div", "mx-live");
@@ -442,6 +553,7 @@ class Stage {
     button("→", "next operation", () => this.byOp(1));
     button("?", "keys and words", () => this.showHelp(true));
     button("Thread", "the thread, claim by claim", () => this.showThread(true));
+    button("Talk", "layout for a talk (P)", () => this.layOut(true));
     this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
     this.time.append(this.timeBody, foot);
   }
@@ -469,6 +581,7 @@ class Stage {
     this.onlyKey.addEventListener("click", () => this.showOnlyChanges());
     bar.append(list, this.tabNote, this.onlyKey);
     this.question = make("div", "mx-question");
+    this.slide = make("div", "mx-slide");
     this.strip = make("div", "mx-strip");
     this.fields = make("div", "mx-fields-panel");
     this.arraysHost = make("div", "mx-figure mx-arrays");
@@ -483,9 +596,75 @@ class Stage {
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
-    this.tabs.append(bar, this.question, this.strip, ...Object.values(this.panels));
+    this.tabs.append(bar, this.question, this.slide, this.strip, ...Object.values(this.panels));
     const asked = new URLSearchParams(location.search).get("tab");
     this.choose(TABS.some(([name]) => name === asked) && document.body.dataset.voila ? asked : this.tab);
+  }
+
+  // -- a talk --------------------------------------------------------------------------------------
+
+  buildCaption(host) {
+    this.captionHost = host;
+    host.tabIndex = -1;
+    this.caption = make("div", "mx-caption-words");
+    const keys = make("div", "mx-talk-keys");
+    const key = (text, label, action) => {
+      const made = make("button", "mx-key", text);
+      made.type = "button";
+      made.setAttribute("aria-label", label);
+      made.addEventListener("click", action);
+      keys.append(made);
+    };
+    key("⇧←", "previous step", () => this.byCell(-1));
+    key("⇧→", "next step", () => this.byCell(1));
+    key("X", "the other half", () => this.otherHalf());
+    key("Leave the talk", "leave the layout of a talk", () => this.layOut(false));
+    host.append(this.caption, keys);
+  }
+
+  get talking() {
+    return this.frameBox().dataset.layout === "talk";
+  }
+
+  // Lay the page out for a talk, or as usual again. In a notebook a cell is too small for one: it fills the screen.
+  layOut(talk) {
+    const box = this.frameBox();
+    if (talk) {
+      box.dataset.layout = "talk";
+      box.dataset.drawer = "none";
+      if (!document.body.dataset.voila) box.requestFullscreen?.().catch(() => {}); // a cell it stays, then
+    } else {
+      delete box.dataset.layout;
+      delete box.dataset.half;
+      delete box.dataset.both;
+      if (document.fullscreenElement === box) document.exitFullscreen();
+    }
+    this.fitTalk();
+    this.say({ t: "size", ...this.sizes() });
+    this.writeAddress();
+    this.focus();
+  }
+
+  fitTalk() {
+    const box = this.frameBox();
+    if (!this.talking) return box.style.removeProperty("--zoom");
+    const whole = document.body.dataset.voila || document.fullscreenElement === box;
+    const width = whole ? innerWidth : box.parentElement.clientWidth;
+    const height = whole ? innerHeight : 768;
+    const both = Math.min(width / TALK.width, height / TALK.height);
+    const halves = both < TALK.least;
+    const zoom = halves ? Math.min(TALK.least, Math.max(width / TALK.narrowest, 1)) : both;
+    box.style.setProperty("--zoom", String(zoom));
+    box.toggleAttribute("data-both", !halves);
+    box.dataset.half ??= "tab";
+    return undefined;
+  }
+
+  otherHalf() {
+    const box = this.frameBox();
+    if (!this.talking) return;
+    box.dataset.half = box.dataset.half === "map" ? "tab" : "map";
+    this.measure();
   }
 
   buildHelp() {
@@ -507,6 +686,10 @@ class Stage {
     this.card.setAttribute("role", "tooltip");
     this.card.id = `mx-card-${Math.random().toString(36).slice(2)}`;
     this.root.append(this.card);
+    this.found = make("div", "mx-found");
+    this.found.hidden = true;
+    this.found.setAttribute("role", "status");
+    this.root.append(this.found);
     const over = (event) => {
       const term = event.target.closest?.("[data-term]");
       if (term && this.root.contains(term)) this.showCard(term);
@@ -530,9 +713,10 @@ class Stage {
     const frame = this.frameBox().getBoundingClientRect();
     const box = term.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.card;
-    const left = Math.min(Math.max(box.left - frame.left, 8), frame.width - width - 8);
-    const below = box.bottom - frame.top + 6;
-    const top = below + height > frame.height - 8 ? box.top - frame.top - height - 6 : below;
+    const zoom = zoomOf(this.card);
+    const left = Math.min(Math.max((box.left - frame.left) / zoom, 8), frame.width / zoom - width - 8);
+    const below = (box.bottom - frame.top) / zoom + 6;
+    const top = below + height > frame.height / zoom - 8 ? (box.top - frame.top) / zoom - height - 6 : below;
     this.card.style.left = `${left}px`;
     this.card.style.top = `${Math.max(top, 8)}px`;
   }
@@ -564,9 +748,9 @@ class Stage {
     };
     this.deviceBody = make("div", "mx-device");
     this.performKey = key("Perform this run", () => {
+      if (!this.say({ t: "perform" })) return;
       this.performKey.disabled = true;
-      this.put(this.deviceBody, "Performing");
-      this.say({ t: "perform" });
+      this.put(this.deviceBody, ["p", { class: "is-waiting" }, "Performing"]);
     });
     this.formats = make("div", "mx-formats");
     this.sheets = {
@@ -727,14 +911,14 @@ class Stage {
     link.href = URL.createObjectURL(new Blob([bytes], { type: "text/plain" }));
     link.download = name;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), LOST_AFTER);
+    setTimeout(() => URL.revokeObjectURL(link.href), FREE_AFTER);
     this.openSheet(null);
   }
 
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nstrace, QEMU, ftrace, perf, mtree";
+    paste.placeholder = "Paste a trace or one failing line\nanywhere: strace, QEMU, ftrace, mtree";
     paste.setAttribute("aria-label", "a trace, or one failing line");
     paste.spellcheck = false;
     const file = make("input");
@@ -762,8 +946,47 @@ class Stage {
     this.importer.append(paste, row);
   }
 
+  // What is pasted beside a field or into the box for logs is read at once; other fields keep what is pasted.
+  paste(event) {
+    const target = event.target;
+    const box = target.closest?.(".mx-paste");
+    const field = target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
+    const inside = this.frameBox().contains(target) || (document.body.dataset.voila && target === document.body);
+    if (!inside || (field && !box)) return;
+    const text = event.clipboardData?.getData("text/plain") ?? "";
+    const file = event.clipboardData?.files[0];
+    if (!text.trim() && !file) return;
+    event.preventDefault();
+    if (box) box.value = text.length < PIECE ? text : "";
+    this.upload(file ?? new Blob([text]), file ? file.name : "pasted text");
+  }
+
+  // What is typed into the go-to box is answered below it before Enter goes there.
+  find(text) {
+    clearTimeout(this.finding);
+    this.sought = text.trim();
+    if (!this.sought) this.found.hidden = true;
+    else this.finding = setTimeout(() => this.say({ t: "find", text }), SETTLE_AFTER);
+  }
+
+  takeFound({ text, error }) {
+    const field = this.frameBox().querySelector(".mx-goto input");
+    if (!text || !this.sought || document.activeElement !== field) return;
+    this.found.textContent = text;
+    this.found.classList.toggle("is-error", error);
+    this.found.hidden = false;
+    const frame = this.frameBox().getBoundingClientRect();
+    const box = field.getBoundingClientRect();
+    this.found.style.right = `${Math.max(frame.right - box.right, 8)}px`;
+    this.found.style.top = `${box.bottom - frame.top + 4}px`;
+  }
+
   async upload(blob, name) {
     if (this.uploading) return;
+    if (this.session.state === "cut" || this.session.state === "gone") {
+      this.tell(`${name} cannot be sent now: the connection is down.`, "error");
+      return;
+    }
     const mega = (n) => `${Math.max(1, Math.round(n / (1 << 20)))} MiB`;
     if (blob.size > this.limit) {
       this.tell(
@@ -843,19 +1066,26 @@ class Stage {
 
   focus() {
     this.root.tabIndex = -1;
+    if (this.talking) return this.captionHost.focus({ preventScroll: true });
     this.timeBody.querySelector(".is-current, .tl-cell.is-now")?.focus({ preventScroll: true });
+    return undefined;
   }
 
   // -- talking to Python ---------------------------------------------------------------------------
 
-  // Send to Python; a channel that is closed is a lost session, not an error for the console.
+  // Send to Python; a channel that is closed is a lost session, not an error for the console. Who wants more of a
+  // lost session than stepping is led to the way back.
   say(message, buffers = []) {
-    try {
-      this.model.send(message, undefined, buffers);
-    } catch {
-      this.lastPong = -LOST_AFTER;
-      this.setLost(true);
+    if (this.session.state !== "gone") {
+      try {
+        this.model.send(message, undefined, buffers);
+        return true;
+      } catch {
+        this.session.become("gone");
+      }
     }
+    if (!GOING.has(message.t)) this.bars.querySelector(".is-lost button")?.focus();
+    return false;
   }
 
   listen() {
@@ -871,11 +1101,20 @@ class Stage {
       const field = () => [...this.frameBox().querySelectorAll(".mx-fields input")].find((e) => e.offsetParent);
       setTimeout(() => (field()?.focus(), field()?.select()), FOCUS_AFTER);
     });
+    on(document, "paste", (event) => this.paste(event));
+    on(this.frameBox(), "input", (event) => event.target.closest?.(".mx-goto") && this.find(event.target.value));
+    on(this.frameBox(), "focusout", (event) => event.target.closest?.(".mx-goto") && this.find(""));
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
+    on(this.frameBox(), "pointermove", () => this.showHands());
+    on(window, "resize", () => this.fitTalk());
+    on(document, "fullscreenchange", () => {
+      if (this.talking && !document.body.dataset.voila && !document.fullscreenElement) this.layOut(false);
+      else this.fitTalk();
+    });
     this.resizer = new ResizeObserver(() => this.measure());
     this.resizer.observe(this.frameBox());
-    this.heart = setInterval(() => this.beat(), PING_EVERY);
+    this.session.start(this.signal);
     on(this.frameBox(), "dragover", (event) => event.preventDefault());
     on(this.frameBox(), "drop", (event) => {
       event.preventDefault();
@@ -884,6 +1123,10 @@ class Stage {
     });
     this.place(".mx-preflight-slot", this.preflight);
     this.place(".mx-import-slot", this.importer);
+    if (new URLSearchParams(location.search).get("layout") === "talk" && document.body.dataset.voila) {
+      this.frameBox().dataset.layout = "talk";
+      this.fitTalk();
+    }
     this.hello();
   }
 
@@ -908,14 +1151,24 @@ class Stage {
   hello(again = false) {
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
+    this.onTheWay = []; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
 
+  // What the mouse may press in a talk shows while it moves.
+  showHands() {
+    const box = this.frameBox();
+    box.dataset.moved = "";
+    clearTimeout(this.hands);
+    this.hands = setTimeout(() => delete box.dataset.moved, HANDS_SHOWN);
+  }
+
   sizes() {
-    const width = Math.round(this.frameBox().getBoundingClientRect().width) || 1720;
+    const width = Math.round(this.frameBox().getBoundingClientRect().width / zoomOf(this.frameBox())) || 1720;
     // A tab may have taken the map's room: it returns as wide as it was.
-    this.mapWidth = Math.round(this.mapBody.getBoundingClientRect().width) || this.mapWidth || 0;
-    return { width, map: this.mapWidth, theme: this.theme() };
+    if (this.mapBody.offsetWidth) this.mapSize = [this.mapBody.offsetWidth, this.mapBody.offsetHeight];
+    const [map, height] = this.mapSize ?? [0, 0];
+    return { width, map, talk: this.talking ? height || TALK.height : 0, theme: this.theme() };
   }
 
   // What lies around the stage are widgets, which cannot say what they are to a screen reader.
@@ -929,8 +1182,8 @@ class Stage {
 
   measure() {
     this.nameParts();
-    const { width, map } = this.sizes();
-    const now = `${width}/${map}`;
+    const { width, map, talk } = this.sizes();
+    const now = `${width}/${map}/${talk}`;
     if (this.measured && this.measured !== now) {
       clearTimeout(this.sizing);
       this.sizing = setTimeout(() => this.say({ t: "size", ...this.sizes() }), 120);
@@ -951,20 +1204,58 @@ class Stage {
     this.say({ t: "size", ...this.sizes() });
   }
 
-  beat() {
-    this.setLost(performance.now() - this.lastPong > LOST_AFTER);
-    this.say({ t: "ping", n: Math.round(performance.now()) });
-  }
-
-  setLost(lost) {
-    if (lost === this.lost) return;
-    this.lost = lost;
-    this.root.dataset.kernel = lost ? "lost" : "alive";
+  sessionChanged(before) {
+    const now = this.session.state;
+    this.root.dataset.kernel = now;
+    for (const selector of CONTROLS) {
+      const part = this.frameBox().querySelector(selector);
+      if (part) part.inert = now === "gone"; // widgets whose kernel is gone would answer with an error
+    }
+    if (now === "cut" || now === "gone") this.giveUp();
+    if (now === "alive" && before !== "busy") this.resume();
     this.drawBars();
   }
 
+  // Nothing may wait for an answer that does not come.
+  giveUp() {
+    if (this.uploading) {
+      this.uploading = false;
+      this.taken?.();
+      this.tell("The log was not taken: the connection broke off. Send it again once it is back.", "error");
+    }
+    this.performKey.disabled = false;
+    this.deviceBody.querySelector(".is-waiting")?.remove();
+    if (this.session.state === "gone" && this.wanted) {
+      this.wanted = null;
+      this.root.dataset.state = "ready";
+      this.pause();
+    }
+  }
+
+  // The connection is back: what was on its way may be lost, so both sides say where they are.
+  resume() {
+    this.asked.clear();
+    this.reported = "";
+    this.tellPlace();
+    this.hello(true);
+  }
+
+  // Reload at this step, as soon as there is somebody who answers.
+  async reload() {
+    this.writeAddress();
+    this.reloading = true;
+    this.drawBars();
+    const file = document.querySelector("meta[name=mx-plotly]")?.content ?? location.href;
+    while (this.reloading && !this.signal.aborted) {
+      const asked = { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(LOST_AFTER) };
+      if (await fetch(file, asked).then(() => true, () => false)) return location.reload();
+      await new Promise((resolve) => setTimeout(resolve, PING_EVERY));
+    }
+    return undefined;
+  }
+
   hear(message, buffers) {
-    this.lastPong = performance.now();
+    this.session.heard();
     switch (message.t) {
       case "plan":
         return this.plan(message);
@@ -981,7 +1272,10 @@ class Stage {
       case "go":
         return this.go(message.at);
       case "tab":
-        return this.choose(message.name);
+        // What opens by itself takes only the place of the tab it names.
+        return message.from && message.from !== this.tab ? undefined : this.choose(message.name);
+      case "found":
+        return this.takeFound(message);
       case "thread":
         return this.takeThread(message.panel);
       case "why":
@@ -1007,12 +1301,11 @@ class Stage {
   plan(message) {
     const fresh = message.rev !== this.rev;
     if (fresh) {
-      this.frames.clear();
+      this.forgetFrames();
       this.cells.clear();
-      this.asked.clear();
     }
     // A page that moved on while Python followed stays where it is; else Python says where.
-    const at = message.mode === "follow" && this.at[0] >= 0 ? this.at : message.at;
+    const at = message.mode === "follow" && this.rev >= 0 ? this.at : message.at;
     if (message.mode !== "follow") this.pause();
     this.rev = message.rev;
     this.ops = message.ops;
@@ -1023,7 +1316,7 @@ class Stage {
     this.scrub.disabled = message.ops < 2;
     this.around(message);
     this.take(message.first);
-    this.go(at, { report: false });
+    this.go(message.mode === "follow" ? (this.wanted ?? at) : at, { report: false });
     if (message.mode === "play") this.playInto(message.at[0]);
   }
 
@@ -1056,8 +1349,24 @@ class Stage {
       this.frames.set(key, frame);
       this.cells.set(Number(key.split(":")[0]), frame.n);
       this.asked.delete(key);
+      this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
+      if (this.wanted) this.pass(key.split(":").map(Number));
     }
     if (this.wanted) this.go(this.wanted, { report: true });
+  }
+
+  // Who holds a key is shown what lies on the way, even if the place they are at by now is not there yet.
+  pass([op, cell]) {
+    const [from, to] = [this.at[0], this.wanted[0]];
+    if ((op - from) * (op - to) >= 0) return;
+    this.at = [op, cell];
+    this.schedule();
+  }
+
+  forgetFrames() {
+    this.frames.clear();
+    this.asked.clear();
+    this.onTheWay = [];
   }
 
   // Tables of the Kernels tab: Python sends those that changed. Focus stays on the cell it was on.
@@ -1136,6 +1445,7 @@ class Stage {
     const query = new URLSearchParams(this.link);
     if (this.link.at) query.set("at", `${this.at[0] + 1}.${this.at[1] + 1}`);
     if (BY_MESSAGE.has(this.tab)) query.set("tab", this.tab);
+    if (this.talking) query.set("layout", "talk");
     const text = query.toString();
     const url = text ? `${location.pathname}?${text}` : location.pathname;
     if (url !== location.pathname + location.search) history.replaceState(history.state, "", url);
@@ -1152,17 +1462,15 @@ class Stage {
     const last = this.ghost ? this.ops : this.ops - 1;
     const op = Math.min(Math.max(stop[0], -1), last);
     const n = op < 0 ? 1 : this.cells.get(op);
-    if (n === undefined) {
-      this.wanted = [op, stop[1]];
-      this.root.dataset.state = "loading";
-      this.want([this.wanted]);
-      return;
-    }
-    const target = [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
+    const target = n === undefined ? [op, stop[1]] : [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
     if (!this.frames.has(this.key_of(target))) {
+      if (this.session.state === "gone") {
+        this.tell("That step was not drawn before the session was lost. A reload has it.", "error");
+        return;
+      }
       this.wanted = target;
       this.root.dataset.state = "loading";
-      this.want([target]);
+      this.fetch(target);
       return;
     }
     this.wanted = null;
@@ -1170,6 +1478,13 @@ class Stage {
     this.schedule();
     if (report) this.report();
     this.prefetch();
+  }
+
+  // Ask for the stop a person goes to. Of keys that come faster than pictures only the newest is asked for next.
+  fetch(stop) {
+    if (this.onTheWay.length >= AT_ONCE || this.onTheWay.some((other) => this.key_of(other) === this.key_of(stop))) return;
+    this.onTheWay.push(stop);
+    this.want([stop]);
   }
 
   // Ask for frames. One stop is where a person goes, and is asked for even if it is on a list of later ones.
@@ -1286,9 +1601,7 @@ class Stage {
   }
 
   answer(n) {
-    if (!this.asking) return;
-    this.asking = false;
-    this.say({ t: "answer", n });
+    if (this.asking && this.say({ t: "answer", n })) this.asking = false;
   }
 
   // -- drawing -------------------------------------------------------------------------------------
@@ -1344,6 +1657,8 @@ class Stage {
     this.show(this.rail, frame, "rail");
     this.drawMarks();
     this.show(this.because, frame, "because");
+    this.show(this.slide, frame, "slide");
+    this.show(this.caption, frame, "caption");
     this.wordsOf = frame;
     if (this.carded && !this.carded.isConnected) this.hideCard();
     this.figure.draw(frame.p.map, this.piece(frame, "map"));
@@ -1434,6 +1749,10 @@ class Stage {
       this.say({ t: "tab", name });
       this.writeAddress();
     }
+    if (name === "table" && !this.frames.get(this.key_of(this.at))?.p.table) {
+      this.forgetFrames(); // those that come from now on have the slots
+      this.go(this.at, { report: false });
+    }
     this.schedule();
   }
 
@@ -1460,11 +1779,7 @@ class Stage {
       }
       bars.push(made);
     };
-    if (this.lost) {
-      bar("Session lost. The picture still works; changes need a reload.", "is-lost", [
-        ["Reload at this step", () => (this.writeAddress(), location.reload())],
-      ]);
-    }
+    if (this.session.state !== "alive") bar(...this.sessionWords());
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
@@ -1473,6 +1788,29 @@ class Stage {
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
+  }
+
+  // What a person is told of a session that does not answer, and the ways out.
+  sessionWords() {
+    const served = document.body.dataset.voila;
+    const ways = served ? [["Reload at this step", () => this.reload()]] : [];
+    if (this.reloading) return ["The server does not answer yet. The page reloads at this step as soon as it does.", "is-lost", []];
+    switch (this.session.state) {
+      case "busy":
+        return ["The kernel is still at work on the last change. Steps that are drawn work meanwhile.", "is-busy", ways];
+      case "cut":
+        return [
+          "The connection is down and is tried again. What is drawn can be stepped through; changes are sent when it is back.",
+          "is-lost",
+          [["Try now", () => this.session.retry()], ...ways],
+        ];
+      default: {
+        const short = this.asking || Object.keys(this.link ?? {}).length;
+        const again = short ? "" : " This run is too long for an address: open its log again afterwards.";
+        const way = served ? `changes need a reload.${again}` : "for changes run the cell again.";
+        return [`Session lost. The picture still works; ${way}`, "is-lost", ways];
+      }
+    }
   }
 
   // What the lines of a log became: a table, and what it counts.
@@ -1537,7 +1875,7 @@ class Stage {
   gfnAt(clientX) {
     const box = this.figure.plot.getBoundingClientRect();
     const left = this.figure.size ? this.figure.size.width - this.plotWidth() - 20 : 0;
-    const x = clientX - box.left - left;
+    const x = (clientX - box.left) / zoomOf(this.figure.plot) - left;
     const window = (this.windows ?? []).find(([x0, x1]) => x >= x0 && x <= x1);
     if (!window) return null;
     const [x0, x1, first, end] = window;
@@ -1573,7 +1911,7 @@ class Stage {
     on(this.mapBody, "pointerdown", (event) => (start = this.gfnAt(event.clientX) && event.clientX));
     on(window, "pointerup", (event) => {
       if (start === null || start === undefined) return;
-      const moved = event.clientX - start;
+      const moved = (event.clientX - start) / zoomOf(this.figure.plot);
       const at = this.gfnAt(start);
       start = null;
       if (at && Math.abs(moved) > 6) this.say({ t: "pan", by: Math.round(-moved * at.perPixel), shown: at.shown });
@@ -1592,9 +1930,12 @@ class Stage {
         field.blur();
         this.focus();
         event.stopPropagation();
+      } else if (event.key === "Enter" && field.closest(".mx-goto")) {
+        this.find("");
       } else if (event.key === "Enter" && field.tagName === "INPUT" && field.closest(".mx-compose")) {
         event.preventDefault();
-        this.say({ t: "apply" });
+        const fields = [...this.frameBox().querySelectorAll(".mx-fields input")].filter((e) => e.offsetParent);
+        this.say({ t: "apply", fields: fields.map((e) => e.value) });
       } else if (!inside) return;
       return;
     }
@@ -1634,6 +1975,7 @@ class Stage {
         return true;
       case "Escape":
         this.hideCard();
+        if (this.talking && [this.help, this.thread, this.why, ...Object.values(this.sheets)].every((each) => each.hidden)) this.layOut(false);
         this.thread.hidden = true;
         this.why.hidden = true;
         this.showHelp(false);
@@ -1665,6 +2007,12 @@ class Stage {
         return true;
       case "t":
         this.nextTheme();
+        return true;
+      case "p":
+        this.layOut(!this.talking);
+        return true;
+      case "x":
+        this.otherHalf();
         return true;
       case "j":
         if (this.tab === "kernels") this.panels.kernels.querySelector(".first-difference")?.click();
@@ -1722,7 +2070,6 @@ class Stage {
   }
 
   close() {
-    clearInterval(this.heart);
     clearInterval(this.playing);
     this.resizer?.disconnect();
     if (this.onMessage) this.model.off("msg:custom", this.onMessage);
