@@ -201,6 +201,7 @@ def zap_sptes(kvm: KvmDraft, as_id: int, start: int, end: int) -> None:
     ----------
     arch/x86/kvm/mmu/mmu.c: kvm_unmap_gfn_range() [v6_1 to v7_3]
     """
+    kvm.enter("kvm_unmap_gfn_range")
     for key, spte in sptes_in(kvm, as_id, start, end):
         _drop(kvm, as_id, key, spte)
 

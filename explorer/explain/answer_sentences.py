@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.engine.mmu import zaps_all
-from explorer.engine.uapi import (
-    KvmMrChange,
-)
+from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import ledger_of
 from explorer.explain.sentence import Sentences
 from explorer.explain.words import plural, size_text

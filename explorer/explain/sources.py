@@ -63,6 +63,7 @@ FUNCTIONS: dict[str, str] = {
     "kvm_arch_flush_shadow_memslot": _MMU,
     "kvm_mmu_zap_all_fast": _MMU,
     "kvm_mmu_zap_memslot": _MMU,
+    "kvm_unmap_gfn_range": _MMU,
     "kvm_mmu_zap_memslot_pages_and_flush": _MMU,
     "kvm_faultin_pfn": _MMU,
     "kvm_mmu_page_fault": _MMU,
