@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -116,13 +117,21 @@ class App:
         except Exception:  # noqa: BLE001 - a person sees a sentence, never a traceback; the log has it
             _log.exception("an action failed")
             self.state = actions.tell_error(before, _FAILED)
+        try:
+            self._show_change(before, mode or ("play" if action in _PLAYED else "jump"))
+        except Exception:  # noqa: BLE001 - a state that cannot be shown is left, or no key would be answered any more
+            _log.exception("a state could not be shown")
+            self.state = actions.redraw(replace(actions.tell_error(before, _FAILED), revision=self.state.revision))
+            self._show_change(before, "jump")
+
+    def _show_change(self, before: AppState, mode: str) -> None:
         self._controls.show(self.state)
         self._builder.use(self.state)
         if self.state.revision == before.revision:
             self.stage.say({"t": "around", **self._around()})
         else:
-            self._send_plan(mode or ("play" if action in _PLAYED else "jump"))
-            if action in _PLAYED and self.state.run is not before.run and self.state.run.outcomes[-1].errno is not None:
+            self._send_plan(mode)
+            if mode == "play" and self.state.run is not before.run and self.state.run.outcomes[-1].errno is not None:
                 self.stage.say({"t": "tab", "name": "guards", "from": "handoff"})  # what the refusal cost stands there
         self._show_kernels()
         self._show_marks()
@@ -173,6 +182,13 @@ class App:
     # -- messages of the page --------------------------------------------------------------------
 
     def _on_message(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
+        try:
+            self._hear(message, buffers)
+        except Exception:  # noqa: BLE001 - a person sees a sentence, never a page that waits for ever
+            _log.exception("a message of the page could not be answered")
+            self._change(actions.tell_error, _FAILED)
+
+    def _hear(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
         match message.get("t"):
             case "ping":
                 self.stage.say({"t": "pong"})
@@ -185,7 +201,8 @@ class App:
             case "want":
                 self._give(message)
             case "at":
-                self._follow(Stop(int(message["op"]), int(message["cell"])))
+                if message.get("rev", self.state.revision) == self.state.revision:  # else: in pictures that are gone
+                    self._follow(Stop(int(message["op"]), int(message["cell"])))
             case "upload":
                 self._take(message, bytes(buffers[0]) if buffers else b"")
             case "key":

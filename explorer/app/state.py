@@ -233,7 +233,8 @@ def with_ghost(state: AppState) -> AppState:
 def step_to(state: AppState, stop: Stop) -> AppState:
     """Move to a stop; one beyond the end applies the composed operation."""
     if stop.op >= len(state.run) and state.ghost is not None:
-        return replace(apply_composed(replace(state, stop=state.run.last_stop)), stop=Stop(stop.op, stop.cell))
+        applied = apply_composed(replace(state, stop=state.run.last_stop))
+        return replace(applied, stop=applied.run.clamp(stop))
     said = state.notice
     read = said is not None and said.kind == "info" and not said.stays
     return replace(state, stop=state.run.clamp(stop), notice=None if read else said)

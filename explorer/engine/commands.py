@@ -355,6 +355,8 @@ _VERBS: dict[str, type[Command]] = {
     "advance": Advance,
 }
 _VERB_OF = {cls: verb for verb, cls in _VERBS.items()}
+_LONGEST_SHOWN = 40
+"""Characters of a word that a message repeats."""
 
 
 def format_command(command: Command) -> str:
@@ -391,18 +393,18 @@ def parse_command(line: str) -> Command:
     if verb == "begin":
         call = parse_command(" ".join(rest))
         if not isinstance(call, SetMemoryRegion):
-            raise CommandError(f"begin needs a set_region, not {rest[0] if rest else 'nothing'!r}")
+            raise CommandError(f"begin needs a set_region, not {_shown(rest[0]) if rest else 'nothing'!r}")
         return Begin(call=call)
     cls = _VERBS.get(verb)
     if cls is None:
-        raise CommandError(f"{verb!r} is no command; there are {', '.join([*_VERBS, 'begin'])}")
+        raise CommandError(f"{_shown(verb)!r} is no command; there are {', '.join([*_VERBS, 'begin'])}")
     names = {_KEYS.get(f.name, f.name): f.name for f in fields(cls)}
     given: dict[str, object] = {}
     for word in rest:
         key, equals, text = word.partition("=")
         if not equals or key not in names:
             raise CommandError(
-                f"{word!r} is no argument of {verb}; it takes {', '.join(f'{n}=' for n in names) or 'none'}"
+                f"{_shown(word)!r} is no argument of {verb}; it takes {', '.join(f'{n}=' for n in names) or 'none'}"
             )
         if names[key] in given:
             raise CommandError(f"{verb} has {key}= twice")
@@ -412,6 +414,11 @@ def parse_command(line: str) -> Command:
     except TypeError:
         missing = [k for k, name in names.items() if name not in given and _required(cls, name)]
         raise CommandError(f"{verb} needs {', '.join(f'{k}=' for k in missing)}") from None
+
+
+def _shown(text: str) -> str:
+    """Return what a message repeats of a text: all of a word, the beginning of a long one."""
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def arguments(verb: str) -> dict[str, str | None]:
@@ -424,7 +431,7 @@ def arguments(verb: str) -> dict[str, str | None]:
     """
     cls = _VERBS.get(verb)
     if cls is None:
-        raise CommandError(f"{verb!r} is no command; there are {', '.join(_VERBS)}")
+        raise CommandError(f"{_shown(verb)!r} is no command; there are {', '.join(_VERBS)}")
     return {
         _KEYS.get(f.name, f.name): None if _required(cls, f.name) else "" if f.default is None else str(f.default)
         for f in fields(cls)
@@ -443,11 +450,11 @@ def _required(cls: type[Command], name: str) -> bool:
 def _value(key: str, text: str) -> object:
     if key == "kind":
         if text not in {"log", "kvmgt"}:
-            raise CommandError(f"kind={text} is no tracker; there are log and kvmgt")
+            raise CommandError(f"kind={_shown(text)} is no tracker; there are log and kvmgt")
         return text
     if key == "mode":
         if text not in {"real", "prot", "long"}:
-            raise CommandError(f"mode={text} is no mode of a vCPU; there are real, prot and long")
+            raise CommandError(f"mode={_shown(text)} is no mode of a vCPU; there are real, prot and long")
         return text
     if key == "cap" and text in _CAP_WORDS:
         return _CAP_WORDS[text]
@@ -459,7 +466,7 @@ def _value(key: str, text: str) -> object:
         number = int(text, 0)
     except ValueError:
         hint = "; flags also takes log, ro and gmem, with commas" if key == "flags" else ""
-        raise CommandError(f"{key}={text} is not a number; write 4096 or 0x1000{hint}") from None
+        raise CommandError(f"{key}={_shown(text)} is not a number; write 4096 or 0x1000{hint}") from None
     if not 0 <= number <= U64_MAX:
-        raise CommandError(f"{key}={text} does not fit an unsigned 64-bit number")
+        raise CommandError(f"{key}={_shown(text)} does not fit an unsigned 64-bit number")
     return number

@@ -1321,7 +1321,10 @@ class Stage {
     this.scrub.disabled = message.ops < 2;
     this.around(message);
     this.take(message.first);
-    this.go(message.mode === "follow" ? (this.wanted ?? at) : at, { report: false });
+    // What was told before was a place in other pictures.
+    const follows = message.mode === "follow";
+    this.reported = follows ? "" : this.key_of(message.at);
+    this.go(follows ? (this.wanted ?? at) : at, { report: follows });
     if (message.mode === "play") this.playInto(message.at[0]);
   }
 
@@ -1550,7 +1553,7 @@ class Stage {
     const now = this.key_of(this.at);
     if (now === this.reported) return;
     this.reported = now;
-    this.say({ t: "at", op: this.at[0], cell: this.at[1] });
+    this.say({ t: "at", rev: this.rev, op: this.at[0], cell: this.at[1] });
     this.writeAddress();
   }
 
@@ -2100,6 +2103,7 @@ class Stage {
       case "v":
       case "i":
       case "u":
+        this.tellPlace();
         this.say({ t: "key", key: event.key });
         return true;
       case "b":
