@@ -1,9 +1,10 @@
 """Look for input that breaks reading: ``python tests/fuzz.py [SECONDS]`` (default 10 minutes), or ``make fuzz``.
 
 Recorded logs, memory trees, JSON lines and recordings of kernels are cut, mixed and damaged, and given to the command
-line as files. Input that reaches code in the readers which none reached before is kept and changed further. Only a
-result of the command line counts as an answer: a traceback, a run of more than ten seconds, or more memory than
-`MEMORY` is a find. It is written to ``tests/trace/finds``, where `test_finds.py` runs it from then on.
+line as files; so are single lines, to ``explorer why``. Scenario files are given to their reader. Input that reaches
+code in the readers which none reached before is kept and changed further. Only a result of the command line, or a
+`ScenarioError`, counts as an answer: a traceback, a run of more than ten seconds, or more memory than `MEMORY` is a
+find. It is written to ``tests/trace/finds``, where `test_finds.py` runs it from then on.
 """
 
 import contextlib
@@ -24,7 +25,10 @@ FINDS = TESTS / "trace" / "finds"
 TRACES = ROOT / "assets" / "traces"
 MEMORY = 600 << 20
 LONGEST_SECONDS = 10.0
-WATCHED = tuple(str(ROOT / "explorer" / part) for part in ("trace", "conform", "cli"))
+LONGEST_RUN = 300
+"""Steps up to which the run of a scenario is made, too."""
+WATCHED = tuple(str(ROOT / "explorer" / part) for part in ("trace", "conform", "cli", "scenarios"))
+LIBRARY = ROOT / "explorer" / "scenarios" / "library"
 OPTIONS = {
     "replay": (
         ("replay",),
@@ -38,12 +42,20 @@ OPTIONS = {
     ),
     "tree": (("replay", str(TRACES / "own-basic" / "strace.log.gz"), "--tree"),),
     "conform": (("conform",), ("conform", "--json")),
+    "why": (
+        ("why", "-"),
+        ("why", "-", "--json"),
+        ("why", "-", "--profile", "v5_10"),
+        ("why", "-", "--after", str(TRACES / "own-basic" / "strace.log.gz")),
+    ),
+    "scenario": ((),),
 }
-"""Command lines by kind of input; the file comes last."""
+"""Command lines by kind of input; the file comes last, where the input is a file. `why` reads standard input."""
 NUMBERS = (
     *("0", "1", "-1", "0x0", "511", "512", "4095", "4096", "0xfff", "0x1000", "32763", "32764", "65535", "65536"),
     *("0x7fffffff", "0x80000000", "0xffffffff", "0x100000000", "0x7ffffffff000", "0x7fffffffffffffff"),
     *("0xffffffffffffffff", "18446744073709551616", "1e9", "1.5", "NaN", "null", "true", '"x"', "[]", "{}", "٣", ""),
+    "9" * 5000,
 )
 WORDS = (
     *(
@@ -81,6 +93,13 @@ WORDS = (
         "FlatView #0",
         ' AS "KVM-SMRAM", root: smram',
         "KVM",
+        '\nlike = "first-look"\n',
+        '\nlayout = "q72-pc-3584M"\n',
+        '\nat = "13.6"\n',
+        "\n[[step]]\n",
+        '\nexpect = { errno = "EINVAL" }\n',
+        "\nrepeat = 3\nstride = { slot = 1 }\n",
+        "[" * 5000,
         "\x1b[31m",
         "\0",
         "\r",
@@ -104,6 +123,10 @@ JSON_LINES = (
     '{"memslot-explorer": "snapshot", "version": 1, "kernel": "6.12.9"}',
     '{"vm": 0, "as_id": 0, "slot": 2, "base_gfn": 1048320, "npages": 256, "userspace_addr": 4096, "flags": 2}',
 )
+WHY_LINE = (
+    "ioctl(9, KVM_SET_USER_MEMORY_REGION, {slot=4, flags=0, guest_phys_addr=0xc0000, memory_size=131072,"
+    " userspace_addr=0x7f0000000000}) = -1 EEXIST (File exists)"
+)
 
 
 def seeds(chance):
@@ -121,8 +144,22 @@ def seeds(chance):
         lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
         few = [line for line in chance.sample(lines, min(2, len(lines))) if len(line) < 9000]
         found.setdefault("conform", []).append(("conform", b"".join(few)))
+    found["why"] = [("why", line) for line in refused_lines(chance)]
+    for path in sorted([*LIBRARY.glob("*.toml"), *LIBRARY.glob("machines/*.toml")]):
+        found.setdefault("scenario", []).append(("scenario", path.read_bytes()))
     for path in sorted(FINDS.glob("*")):
         found.setdefault("finds", []).append((path.name.partition("-")[0], path.read_bytes()))
+    return found
+
+
+def refused_lines(chance):
+    """Return lines of one call each, most of them refused, of every way in which logs write them."""
+    found = [WHY_LINE.encode()]
+    for path in sorted(TRACES.glob("*/*.gz")):
+        lines = gzip.decompress(path.read_bytes()).splitlines()
+        calls = [line for line in lines if b"SET_USER_MEMORY_REGION" in line or b"kvm_set_user_memory" in line]
+        failed = [line for line in calls if b"= -1 E" in line or b"ret -" in line]
+        found += chance.sample(failed, min(3, len(failed))) + calls[:1]
     return found
 
 
@@ -202,19 +239,21 @@ def answer(kind, content, folder, *, options=None, reached=None):
 
     path = folder / ("input.jsonl" if kind == "conform" else "input.log")
     path.write_bytes(content)
-    arguments = [*(options or OPTIONS[kind][0]), str(path)]
+    arguments = [*(options or OPTIONS[kind][0]), *([] if kind in ("why", "scenario") else [str(path)])]
     if kind == "tree":
         arguments = [arguments[0], *arguments[2:], arguments[1]]
     began = monotonic()
-    out, err = io.StringIO(), io.StringIO()
+    out, err, given = io.StringIO(), io.StringIO(), sys.stdin
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            sys.stdin = io.TextIOWrapper(io.BytesIO(content))
             if reached is not None:
                 sys.settrace(reached.watch)
             try:
-                status = main(arguments)
+                status = scenario_status(content) if kind == "scenario" else main(arguments)
             finally:
                 sys.settrace(None)
+                sys.stdin = given
     except BaseException as error:  # noqa: BLE001 - each is a find
         return f"{type(error).__name__} of {arguments}\n{traceback.format_exc()}"
     if status not in (0, 1, 2) or (status == 2 and not err.getvalue().startswith("explorer: ")):
@@ -222,10 +261,28 @@ def answer(kind, content, folder, *, options=None, reached=None):
     if "\x1b" in out.getvalue() + err.getvalue():
         return f"a control character reaches the terminal: {arguments}"
     took = monotonic() - began
+    if took > LONGEST_SECONDS and reached is not None:  # watching takes time: what counts is without
+        return answer(kind, content, folder, options=options)
     if took > LONGEST_SECONDS:
         return f"{took:.0f} seconds of {arguments}"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     return f"{most >> 20} MB after {arguments}" if most > MEMORY else None
+
+
+def scenario_status(content):
+    """Read a scenario file and make its run; return what the command line would."""
+    from explorer.engine.types import ExplorerError  # noqa: PLC0415 - only once memory is limited
+    from explorer.scenarios.loader import parse_scenario  # noqa: PLC0415
+    from explorer.scenarios.runner import unmet  # noqa: PLC0415
+
+    try:
+        scenario = parse_scenario(content.decode("utf-8", "replace"))
+        if len(scenario.steps) < LONGEST_RUN:
+            unmet(scenario)
+    except ExplorerError as error:
+        sys.stderr.write(f"explorer: {error}")
+        return 2
+    return 0
 
 
 class Reached:

@@ -43,7 +43,6 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.engine.commands import Command, CommandError, parse_command
@@ -212,8 +211,10 @@ _TYPES = {str: "a text", list: "a list of tables, [[step]]", dict: "a table", in
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and a number of more digits than Python reads
         raise ScenarioError(f"{where}: not TOML: {error}") from error
+    except RecursionError:
+        raise ScenarioError(f"{where}: not TOML that can be read: tables or lists nested too deeply") from None
 
 
 def _like(where: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def _like(where: str, data: dict[str, Any]) -> dict[str, Any]:
     if name is None:
         return data
     files = _files()
-    if name not in files:
+    if not isinstance(name, str) or name not in files:
         raise ScenarioError(f"{where}: like: no scenario is called {name!r}; there are {', '.join(files)}")
     other = _toml(files[name].read_text(encoding="utf-8"), files[name].name)
     if "like" in other:
@@ -231,10 +232,10 @@ def _like(where: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(where: str, text: str) -> Stop:
-    op, _, cell = text.partition(".")
-    if not (op.isdecimal() and cell.isdecimal() and int(op) and int(cell)):
-        raise ScenarioError(f"{where}: at is {text!r}, expected an operation and a step of it, such as '13.6'")
-    return Stop(int(op) - 1, int(cell) - 1)
+    found = re.fullmatch(r"([1-9]\d{0,8})\.([1-9]\d{0,8})", text, re.ASCII)
+    if found is None:
+        raise ScenarioError(f"{where}: at is {text[:40]!r}, expected an operation and a step of it, such as '13.6'")
+    return Stop(int(found[1]) - 1, int(found[2]) - 1)
 
 
 def _check_keys(where: str, given: dict[str, Any], known: dict[str, type], required: dict[str, type]) -> None:
@@ -259,17 +260,17 @@ def _profile(where: str, name: str) -> KernelProfile:
 
 def _owners(where: str, given: dict[str, Any]) -> dict[int, str]:
     for slot, name in given.items():
-        if not slot.isdecimal() or not isinstance(name, str):
-            raise ScenarioError(f"{where}: owners has {slot} = {name!r}, expected a slot id and a text")
+        if not re.fullmatch(r"\d{1,9}", slot, re.ASCII) or not isinstance(name, str):
+            raise ScenarioError(f"{where}: owners has {slot[:40]} = {name!r}, expected a slot id and a text")
     return {int(slot): name for slot, name in given.items()}
 
 
 def _layout(where: str, name: str) -> dict[str, Any]:
     layouts = resources.files("explorer.scenarios") / "library" / "layouts"
-    found = layouts / f"{Path(name).name}.toml"
-    if not found.is_file():
-        known = ", ".join(sorted(entry.name.removesuffix(".toml") for entry in layouts.iterdir()))
-        raise ScenarioError(f"{where}: layout: there is no {name!r}; there are {known}")
+    known = {entry.name.removesuffix(".toml"): entry for entry in layouts.iterdir()}
+    if name not in known:
+        raise ScenarioError(f"{where}: layout: there is no {name[:40]!r}; there are {', '.join(sorted(known))}")
+    found = known[name]
     layout = _toml(found.read_text(encoding="utf-8"), found.name)
     _check_keys(found.name, layout, _LAYOUT | {"owners": dict}, _LAYOUT)
     return {**layout, "source": f"Layout: {layout['source']}."}
@@ -325,7 +326,7 @@ def _step(where: str, given: dict[str, Any]) -> ScenarioStep:
     if set(expect) - {"errno", "brief"}:
         raise ScenarioError(f"{where}: expect has {', '.join(sorted(expect))}; it takes errno and brief")
     errno, brief = expect.get("errno", 0), expect.get("brief")
-    if errno != 0 and errno not in Errno.__members__:
+    if errno != 0 and (not isinstance(errno, str) or errno not in Errno.__members__):
         raise ScenarioError(f"{where}: expect: errno is {errno!r}, expected 0 or one of {', '.join(Errno.__members__)}")
     if brief is not None and not isinstance(brief, str):
         raise ScenarioError(f"{where}: expect: brief is {brief!r}, expected a text")

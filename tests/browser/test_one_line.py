@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from hands import Hands
 from playwright.sync_api import expect
 from screen import PATIENCE_SECONDS, ROOT
 
@@ -28,7 +29,7 @@ SIZES = pytest.mark.parametrize("size", [(1920, 1080), (1366, 768)], ids=["wide"
 
 
 def paste(screen: Screen, text: str) -> Screen:
-    """Paste into the one box there is."""
+    """Put text into the one box there is, and press its key."""
     screen.page.locator(".mx-import textarea").fill(text)
     screen.page.get_by_role("button", name="Replay").click()
     return screen
@@ -58,8 +59,10 @@ def test_after_a_pasted_boot_log_one_action_names_the_slot_and_what_would_work(
     screen = paste(screens(address, size=size), boot).until_read(".mx-bar", "Every recorded result agrees.")
     calls = int(screen.text(".mx-time-body").split(" of ")[1].split()[0])
 
-    paste(screen, LINE).until_at(calls, 1)
+    hands = Hands(screen)
+    hands.paste(LINE).until_at(calls, 1)
 
+    assert hands.actions <= 1
     screen.until_read(".mx-bar", "The line stands behind the last call of pasted text.")
     assert f"Slot {slot} is in the way." in answer(screen)
     assert re.search(r"would work:? base 0xa0000", answer(screen), re.IGNORECASE)

@@ -10,7 +10,9 @@ def test_there_are_finds():
     assert CASES
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: value if isinstance(value, str) else value[-1])
+@pytest.mark.parametrize(
+    ("name", "options"), CASES, ids=lambda value: value if isinstance(value, str) else " ".join(value[-1:])
+)
 def test_a_find_is_answered(name, options, tmp_path):
     wrong = answer(name.partition("-")[0], (FINDS / name).read_bytes(), tmp_path, options=options)
 
