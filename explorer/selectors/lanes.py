@@ -24,6 +24,7 @@ from explorer.selectors.lane_parts import (
     slot_bar,
 )
 from explorer.selectors.refused_lanes import before_during_after
+from explorer.selectors.tracker_lane import tracker_lane_of
 from explorer.selectors.watch_lane import marks_of, watches_lane
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def lanes_of(moment: Moment, windows: tuple[Window, ...], *, host_lane: bool, ne
         if moment.stop.cell >= refused:
             return before_during_after(moment, windows)
     lanes = [_slots(moment, windows), watches_lane(moment, windows), huge_pages_lane(moment, windows)]
+    believed = tracker_lane_of(moment, windows) if host_lane else None
+    if believed is not None:
+        lanes.insert(2, believed)
     if host_lane:
         lanes.append(host_lane_of(moment, windows))
     return tuple(lanes)

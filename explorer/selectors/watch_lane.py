@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from explorer.history.moment import Moment
     from explorer.selectors.gpa_map import Window
 
-__all__ = ["counts_beside", "marks_of", "watches_lane"]
+__all__ = ["apart", "counts_beside", "marks_of", "watches_lane"]
 
 SPACING = 25.0
 """Least distance between two marks, in pixels."""
@@ -42,7 +42,7 @@ def watches_lane(moment: Moment, windows: tuple[Window, ...]) -> Lane:
                 middle = (window.at(new.base_gfn) + window.at(new.end_gfn)) / 2
                 labels.append(Label(middle, 0.45, f"none: {new.npages:,} zeros", "ink_3"))
     if watches and not marks and not labels:
-        labels.append(Label((windows[0].x0 + windows[0].x1) / 2, 0.45, "those of the slot are not here", "ink_3"))
+        labels.append(Label((windows[0].x0 + windows[0].x1) / 2, 0.45, "those of the slot are elsewhere", "ink_3"))
     if not watches and not labels:
         text = "none" if slot is None or slot.arch.gfn_write_track is not None else "no counts: write tracking is off"
         labels.append(Label((windows[0].x0 + windows[0].x1) / 2, 0.45, text, "ink_3"))
@@ -126,7 +126,7 @@ def marks_of(
         placed = [placed[i * len(placed) // MARKS] for i in range(MARKS)]
     if not spread:
         return tuple(Mark(x, kind, x, hover, y) for x, kind, hover in placed)
-    xs = _apart([x for x, _, _ in placed], windows)
+    xs = apart([x for x, _, _ in placed], windows)
     return tuple(Mark(x, kind, true, hover, y) for x, (true, kind, hover) in zip(xs, placed, strict=True))
 
 
@@ -140,7 +140,7 @@ def _fate_text(watch: Watch) -> str:
     }[watch.fate]
 
 
-def _apart(xs: list[float], windows: tuple[Window, ...]) -> list[float]:
+def apart(xs: list[float], windows: tuple[Window, ...]) -> list[float]:
     """Push positions apart to at least `SPACING`, keeping their order and staying in the plot."""
     if not xs:
         return []
