@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from explorer.conform import conform  # noqa: E402 - after the path is set
-from explorer.engine.profile import PROFILES, SOURCES  # noqa: E402
+from call_trees import KNOWN, OPERATIONS, TREES, graphs_of, shown_by, where  # noqa: E402 - after the path is set
+
+from explorer.conform import conform  # noqa: E402
+from explorer.engine.profile import PROFILES, SOURCES, profile_of_release  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,17 @@ REASONS = {
     "with no tables": "TDP, and the guest's page tables in no slot: how the guest then fails is not modelled",
     "host_read": "nothing that is modelled wrote the byte that was read",
 }
+
+
+ABSENT = {
+    "Memory attributes (KVM_SET_MEMORY_ATTRIBUTES, from 6.8 on)": (
+        "no recorded operation sets one, so nothing could judge a model of the call, of the mark for frames of mixed"
+        " pages in `disallow_lpage` (bit 31), which stays clear here, and of faults on private pages. What stands"
+        " beside it is modelled: what KVM_CAP_MEMORY_ATTRIBUTES answers, slots on guest_memfd, and VMs that may have"
+        " private memory, in which every page is shared as long as nobody makes the call"
+    ),
+}
+"""What a kernel that is modelled has and the engine has no object for at all, with the reason."""
 
 
 def main() -> None:
@@ -51,7 +64,9 @@ def _lines() -> Iterator[str]:
     yield ""
     yield from _recorded()
     yield from _unmodelled()
+    yield from _graphs()
     yield from _profiles()
+    yield from _absent()
     yield from _left_out()
 
 
@@ -89,6 +104,63 @@ def _reason(what: str) -> str:
     found = next((why for name, why in REASONS.items() if what.endswith(name)), None) or REASONS.get(what)
     assert found is not None, f"no reason is given why {what!r} is not modelled"
     return found
+
+
+def _graphs() -> Iterator[str]:
+    yield "## Recorded function graphs"
+    yield ""
+    yield "The kernel's tracer recorded which functions single operations entered; the engine says which it enters. For"
+    yield "every operation below both sequences are equal in the functions that the engine has events for and that"
+    yield "kernel shows, with one exception: with TDP a real kernel also zaps direct shadow pages by"
+    yield "`__kvm_mmu_prepare_zap_page()`, of which the engine has the entries only. A function that the compiler"
+    yield "inlined shows in no graph."
+    yield ""
+    yield "| kernel | configuration | operations | compared | functions shown | of them events of the engine |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for path in TREES:
+        shown, labels = shown_by(path), [graph.label for graph in graphs_of(path)]
+        compared = sum(label in OPERATIONS for label in labels)
+        counts = (len(labels), compared, len(shown), len(shown & KNOWN))
+        yield f"| {' | '.join(where(path))} | {' | '.join(map(str, counts))} |"
+    yield ""
+    yield from _without_graph()
+    yield "Left out: what the graphs show and the engine has no event for. Some of them it models as a part of another"
+    yield "function, as the citations in its files say; others move what it has no object for; `fk_open`, `new_event`,"
+    yield "`on_flush` and `on_remove` are of the module that took the place of KVMGT in the recordings."
+    yield ""
+    kernels: dict[str, list[str]] = defaultdict(list)
+    for path in TREES:
+        for name in sorted(shown_by(path) - KNOWN):
+            kernel = where(path)[0]
+            kernels[name] += [kernel] if kernel not in kernels[name] else []
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(kernels):
+        groups[", ".join(kernels[name])].append(f"`{name}`")
+    for shown_in, names in sorted(groups.items()):
+        yield f"- {shown_in}: {', '.join(names)}"
+    yield ""
+    never = sorted(KNOWN - {name for path in TREES for name in shown_by(path)})
+    yield "Events that no graph backs, because the compiler inlined the function or no recorded operation comes there:"
+    yield ", ".join(f"`{name}`" for name in never) + "."
+    yield ""
+
+
+def _without_graph() -> Iterator[str]:
+    traced = {where(path) for path in TREES}
+    folders = sorted({path.parent.relative_to(RECORDINGS).parts for path in RECORDINGS.rglob("*.jsonl.gz")})
+    untraced = [" ".join(folder) for folder in folders if folder not in traced]
+    backed = {profile_of_release(kernel).name for kernel, _ in traced}
+    unbacked = ", ".join(f"`{name}`" for name in PROFILES if name not in backed)
+    yield f"No function graph was recorded on {', '.join(untraced)}; no graph backs the profiles {unbacked}."
+    yield ""
+
+
+def _absent() -> Iterator[str]:
+    yield "## Not modelled at all"
+    yield ""
+    for what, why in ABSENT.items():
+        yield f"- {what}: {why}."
+    yield ""
 
 
 def _profiles() -> Iterator[str]:

@@ -23,8 +23,22 @@ from typing import Any, NamedTuple
 ENGINE = Path(__file__).parents[1] / "explorer/engine"
 TELLS = {"emit", "enter", "append", "_note_replaced", "assert_never"}
 """Calls that make an event, or are never made, and change nothing."""
+GUARDS = ("guards", "gmem_guards")
 DOES = (
-    *("memslots", "mmu", "page_track", "trackers", "kvmgt", "gtt", "dirty_log", "metadata", "guest_memfd", "spte"),
+    *(
+        "region_call",
+        "swap",
+        "memslots",
+        "mmu",
+        "page_track",
+        "trackers",
+        "kvmgt",
+        "gtt",
+        "dirty_log",
+        "metadata",
+        "guest_memfd",
+        "spte",
+    ),
     *("draft", "vcpu"),
 )
 ANSWERS = ("page_track", "mmu", "metadata", "lookup", "fault", "hostmem", "dirty_log", "guest_memfd")
@@ -61,7 +75,8 @@ class Mutant(NamedTuple):
 
 def mutants() -> list[Mutant]:
     """Return all mutants, in the order of files and lines; ids are unique."""
-    found = [*_of("guards", _inverted_guards), *_of("guards", _without_rows), *_of("memslots", _without_phases)]
+    found = [mutant for name in GUARDS for mutant in _of(name, _inverted_guards)]
+    found += [*_of("guards", _without_rows), *_of("memslots", _without_phases)]
     for name in DOES:
         found += _of(name, _without_statements)
     for name in ANSWERS:

@@ -50,7 +50,10 @@ INVARIANTS = ("test_invariants.py", "test_equivalences.py")
 RANDOM = ("test_interleaved.py", "test_against_a_naive_list.py")
 SLOW = "as_many_slots"
 OWN = {
+    "gmem_guards": ("test_guest_memfd.py",),
     "guards": ("test_guards.py", "test_errnos.py", "test_guest_memfd.py"),
+    "region_call": ("test_phases.py", "test_apply.py", "test_interleaved.py"),
+    "swap": ("test_phases.py", "test_generations.py", "test_apply.py", "test_zap.py"),
     "memslots": ("test_phases.py", "test_apply.py", "test_metadata.py", "test_generations.py", "test_guest_memfd.py"),
     "mmu": ("test_zap.py", "test_page_track.py", "test_apply.py", "test_paging.py"),
     "page_track": ("test_page_track.py", "test_apply.py", "test_fault.py"),

@@ -18,7 +18,7 @@ def test_there_is_a_mutant_for_every_guard_row_phase_zap_and_account():
 
     guards = {g.name for p in PROFILES.values() for kind in ("region", "gmem") for g in sum(ladder_of(p, kind), ())}
 
-    assert {f"guards: invert {name}" for name in guards} <= set(MUTANTS)
+    assert guards <= {name.partition(": invert ")[2] for name in MUTANTS}
     assert {f"memslots: ROLL_BACK without {p.name}" for p in ROLL_BACK if p.name != "return"} <= set(MUTANTS)
     for what in (
         "zap_sptes(",

@@ -1,7 +1,16 @@
 """The model of KVM's memslots and x86 page tracking. Pure Python; imports nothing of the rest.
 
-Read in this order: `types`, `uapi`, `profile`, `config`, `state`, `capabilities`, `commands`, `events`,
-`draft`, `lookup`, `guest_memfd`, `guards`, `memslots`, `metadata`, `spte`, `page_track`, `gtt`, `kvmgt`, `trackers`,
-`mmu`, `hostmem`, `dirty_log`, `fault`, `shadow`, `guest`, `vcpu`, `apply`, `slot_properties`, `tracking_properties`,
-`step_properties`, `invariants`.
+Read in this order; every file ends its first lines with what to read next:
+
+- words: `types`, `uapi`, `profile`, `config`
+- the machine: `slot_state`, `tracker_state`, `paging_state`, `state`, `capabilities`
+- what is asked of it, what is seen of it, what it is edited in: `commands`, `events`, `draft`
+- finding a slot: `lookup`, `guest_memfd`
+- a region call: `region_call`, `guard`, `guards`, `gmem_guards`, `swap`, `memslots`, `metadata`
+- page tracking: `spte`, `page_track`, `gtt`, `kvmgt`, `trackers`, `mmu`
+- the guest at work: `hostmem`, `dirty_log`, `fault`, `shadow`, `guest`
+- the rest of a VM, and the only door: `vcpu`, `apply`, `brief`
+- what holds at every moment: `slot_properties`, `tracking_properties`, `step_properties`, `invariants`
+
+Beside them stand the containers that keep all of it: sortedmap.py and runset.py.
 """

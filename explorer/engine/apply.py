@@ -5,7 +5,7 @@ Rule 2: a call that the kernel refuses is a result with an errno, not an excepti
 
 Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
 Not modelled: capabilities but three, vCPU ioctls but those that make slots or set the mode, reset and destruction
-of a VM. Read next: `slot_properties`, `invariants`.
+of a VM. Read next: `brief`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from explorer.engine.draft import KvmDraft, built
 from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
+from explorer.engine.region_call import run_phase, run_to_end
 from explorer.engine.state import Kvm, VcpuState
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
 from explorer.engine.uapi import (
@@ -55,8 +56,8 @@ from explorer.engine.uapi import (
 
 if TYPE_CHECKING:
     from explorer.engine.events import Event
-    from explorer.engine.guards import Guard, GuardResult
-    from explorer.engine.memslots import Phase
+    from explorer.engine.guard import Guard, GuardResult
+    from explorer.engine.region_call import Phase
 
 __all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
 
@@ -119,7 +120,7 @@ def apply(kvm: Kvm, command: Command, *, record: bool = True) -> Step:
         case SetMemoryRegion():
             _need_lock(kvm, command)
             update = draft.update = memslots.begin(command)
-            memslots.run_to_end(draft, update)
+            run_to_end(draft, update)
             events, results = tuple(draft.events or ()), tuple(update.results)
             return built(Step, (draft.freeze(), events, update.errno, update.change, update.refused_by, results))
         case Begin():
@@ -150,7 +151,7 @@ def walk(kvm: Kvm, call: SetMemoryRegion) -> tuple[Step, tuple[SubStep, ...]]:
     while draft.update is not None:
         draft.events = []
         at = update.at
-        memslots.run_phase(draft)
+        run_phase(draft)
         events += draft.events
         phases.append(SubStep(update.phases[at], draft.freeze(), tuple(draft.events)))
     step = Step(phases[-1].kvm, tuple(events), update.errno, update.change, update.refused_by, tuple(update.results))
@@ -182,7 +183,7 @@ def _advance(draft: KvmDraft) -> Step:
     update = draft.update
     if update is None:
         raise BusyError("no region call is in progress; begin one first")
-    memslots.run_phase(draft)
+    run_phase(draft)
     return Step(
         draft.freeze(),
         tuple(draft.events or ()),

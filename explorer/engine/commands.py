@@ -5,7 +5,9 @@ where the kernel would. The same grammar is used by scenarios, links, tests and 
 
     set_region slot=1 gpa=0x100000 size=0x200000 hva=0x7f0000000000 flags=log
 
-Not modelled: memory attributes, instructions but one load or store. Read next: `events`.
+One flat table, so one file: a class a command, then the grammar, which is made from their fields.
+
+Not modelled: memory attributes (no recording sets one), instructions but one load or store. Read next: `events`.
 """
 
 from __future__ import annotations

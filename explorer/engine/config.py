@@ -2,7 +2,7 @@
 
 Rule: a value that the guest or the VMM can change at run time is state, not configuration.
 Not modelled: EPT without accessed and dirty bits, processor features beyond these, TDX and SEV machine types (no VM
-of theirs is made), dirty rings. Read next: `state`.
+of theirs is made), dirty rings. Read next: `slot_state`.
 """
 
 from __future__ import annotations

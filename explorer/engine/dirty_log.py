@@ -5,7 +5,7 @@ lose write access, or with PML their D bit.
 
 Models virt/kvm/kvm_main.c: kvm_get_dirty_log_protect(), kvm_clear_dirty_log_protect(),
 mark_page_dirty_in_slot(); arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags().
-Not modelled: the dirty ring, the PML buffer (a page is marked at once). Read next: `apply`.
+Not modelled: the dirty ring, the PML buffer (a page is marked at once). Read next: `fault`.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ values in it (slots, sets, arrays) stay immutable and are replaced, never change
 Why not a new snapshot per line: a MOVE edits some thirty fields, and a frozen copy for each would cost
 more than the MOVE itself (`assets/docs/adr/0001-snapshots.md`).
 
-Not modelled: which allocator an array comes from, and its fragmentation. Read next: `guards`, `memslots`.
+Not modelled: which allocator an array comes from, and its fragmentation. Read next: `lookup`.
 """
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING, ParamSpec
 
 from explorer.engine.events import ArrayAllocated, ArrayFreed, Called, Event, KernelWarned, VmBugged
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from explorer.engine.config import VmConfig
-    from explorer.engine.memslots import RegionUpdate
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.region_call import RegionUpdate
     from explorer.engine.sortedmap import SortedMap
     from explorer.engine.state import (
         GuestMemfd,
@@ -72,7 +73,7 @@ class KvmDraft:
     its mutable form.
     """
 
-    __slots__ = (*_COPIED, "events", "memslots", "update")
+    __slots__ = (*_COPIED, "before", "events", "memslots", "update")
 
     if TYPE_CHECKING:
         profile: KernelProfile
@@ -100,6 +101,8 @@ class KvmDraft:
         vcpu: VcpuState
         host: HostMemory
 
+    before: Kvm
+    """The snapshot it was copied from."""
     memslots: list[AddressSpace]
     update: RegionUpdate | None
     events: list[Event] | None
@@ -133,17 +136,21 @@ class KvmDraft:
             self.vcpu,
             self.host,
             pending,
-        ) = kvm
+        ) = self.before = kvm
         self.memslots = list(memslots)
         self.update = None if pending is None else pending.thaw()
         self.events = [] if record else None
 
     def freeze(self) -> Kvm:
-        """Return the snapshot of the draft as it is now."""
+        """Return the snapshot of the draft as it is now; the one it was copied from if nothing was stored."""
+        before, spaces = self.before, self.memslots
+        memslots = before.memslots
+        if spaces[0] is not memslots[0] or spaces[-1] is not memslots[-1]:  # there are one or two
+            memslots = tuple(spaces)
         fields = (
             self.profile,
             self.config,
-            tuple(self.memslots),
+            memslots,
             self.heap,
             self.next_array,
             self.heap_bytes,
@@ -168,6 +175,8 @@ class KvmDraft:
             self.host,
             None if self.update is None else self.update.freeze(),
         )
+        if memslots is before.memslots and all(map(is_, fields, before)):
+            return before
         return built(Kvm, fields)
 
     # -- what is observed ------------------------------------------------------------------------

@@ -6,6 +6,8 @@ Rule 2: the file ends with the full union; consumers match on it and end with ``
 `Called` marks the entry of each modelled kernel function, so the events of a step are also the trace a
 function tracer would give.
 
+One flat table, so one file: a class an event and nothing else.
+
 Not modelled: time, and functions below those that a module of the engine cites. Read next: `draft`.
 """
 
@@ -84,7 +86,7 @@ class CallRefused:
     """A check failed and the call will return an error."""
 
     check: str
-    """Name of the guard, as in `explorer.engine.guards`."""
+    """Name of the guard, as in `explorer.engine.guard`."""
     function: str
     errno: Errno
     operands: str

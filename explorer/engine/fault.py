@@ -6,7 +6,7 @@ page, gives write access back, refuses because the page is write-tracked, or let
 Models arch/x86/kvm/mmu/mmu.c: direct_page_fault(), kvm_tdp_mmu_page_fault() and what they call; make_spte() of
 arch/x86/kvm/mmu/spte.c.
 Not modelled: the MMIO entries that remember a hole, faults on instruction fetches only, page sizes above 2 MiB,
-asynchronous page faults, private memory. Read next: `shadow`, `guest`.
+asynchronous page faults, private memory. Read next: `shadow`.
 """
 
 from __future__ import annotations

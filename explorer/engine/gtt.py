@@ -16,12 +16,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.engine.events import GpuEntryShadowed
-from explorer.engine.hostmem import read_host, touch
+from explorer.engine.hostmem import read_host, touch, words_in_host_page
 from explorer.engine.lookup import gfn_to_memslot, kvm_is_visible_gfn
 from explorer.engine.state import GvtDma, Kvmgt, ShadowEntry, Spt
 from explorer.engine.types import PAGE_SHIFT, AsId, Errno, Gfn, Hva
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from explorer.engine.draft import KvmDraft
 
 __all__ = [
@@ -37,7 +39,7 @@ __all__ = [
 _PRESENT = 1
 _ADDRESS = 0x3FFF_FFFF_F000
 """GTT_HAW is 46 bits."""
-_ENTRY_SHIFT, _ENTRY_BYTES, _ENTRIES = 3, 8, 512
+_ENTRY_SHIFT, _ENTRY_BYTES = 3, 8
 
 
 def page_named_by(pte: int) -> Gfn | None:
@@ -69,6 +71,13 @@ def _hva_of_iova(kvm: KvmDraft, gfn: int) -> Hva | None:
     return None if hva < kvm.config.vmm_memory_start else hva
 
 
+def _hva_of_table(kvm: KvmDraft, table: Gfn) -> Hva | None:
+    hva = _hva_of_iova(kvm, table)
+    if hva is None:
+        kvm.warn("gtt_get_entry64", f"the guest's table at gfn {table:#x} cannot be read: no slot holds it")
+    return hva
+
+
 def _ppgtt_get_guest_entry(kvm: KvmDraft, table: Gfn, index: int) -> int | None:
     """Read one entry of the guest's table at the address it had when it was shadowed; None if that fails.
 
@@ -76,11 +85,19 @@ def _ppgtt_get_guest_entry(kvm: KvmDraft, table: Gfn, index: int) -> int | None:
     ----------
     drivers/gpu/drm/i915/gvt/gtt.c: ppgtt_get_guest_entry(), gtt_get_entry64(), which WARNs [all profiles]
     """
-    hva = _hva_of_iova(kvm, table)
-    if hva is None:
-        kvm.warn("gtt_get_entry64", f"the guest's table at gfn {table:#x} cannot be read: no slot holds it")
-        return None
-    return read_host(kvm, hva + index * _ENTRY_BYTES, _ENTRY_BYTES)
+    hva = _hva_of_table(kvm, table)
+    return None if hva is None else read_host(kvm, hva + index * _ENTRY_BYTES, _ENTRY_BYTES)
+
+
+def _ppgtt_get_guest_entries(kvm: KvmDraft, table: Gfn) -> Iterator[tuple[int, int]]:
+    """Read the entries of the guest's table that are not zero; if it cannot be read, WARN for all of them once.
+
+    References
+    ----------
+    drivers/gpu/drm/i915/gvt/gtt.c: for_each_present_guest_entry() [all profiles]
+    """
+    hva = _hva_of_table(kvm, table)
+    return iter(()) if hva is None else words_in_host_page(kvm, hva)
 
 
 def _dma_map_guest_page(kvm: KvmDraft, user: int, gfn: Gfn) -> Hva | None:
@@ -156,10 +173,7 @@ def ppgtt_populate_spt(kvm: KvmDraft, user: int, table: Gfn) -> Errno | None:
     kvm.enter("ppgtt_populate_spt")
     vgpu = kvmgt_of(kvm, user)
     store_kvmgt(kvm, user, vgpu._replace(spts=vgpu.spts.set(table, Spt())))
-    for index in range(_ENTRIES):
-        pte = _ppgtt_get_guest_entry(kvm, table, index)
-        if pte is None:
-            break  # nor can any other entry be read, each with a WARN of its own
+    for index, pte in _ppgtt_get_guest_entries(kvm, table):
         gfn = page_named_by(pte)
         if gfn is None:
             continue

@@ -7,7 +7,7 @@ or the vCPU cannot go on.
 Models KVM_RUN as far as memslots decide it: arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault();
 arch/x86/kvm/x86.c: emulator_read_phys(), emulator_write_phys().
 Not modelled: other instructions, segments, interrupts, the local APIC's registers, what the emulator does to a
-shadowed table. Read next: `apply`.
+shadowed table. Read next: `vcpu`.
 """
 
 from __future__ import annotations

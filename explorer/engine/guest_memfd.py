@@ -8,7 +8,7 @@ Models virt/kvm/guest_memfd.c: kvm_gmem_create(), kvm_gmem_release(), kvm_gmem_p
 kvm_gmem_commit_memory_region() (one function, kvm_gmem_bind(), before v7_3), kvm_gmem_unbind().
 Not modelled: what is in a file, holes punched into it, which pages are private (memory attributes), a file
 that is closed without another taking its number. A descriptor the model has no file for is taken for some
-other open file, and one above 2^31 for none. Read next: `guards`.
+other open file, and one above 2^31 for none. Read next: `region_call`.
 """
 
 from __future__ import annotations

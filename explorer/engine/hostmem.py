@@ -7,7 +7,7 @@ transparent huge pages its whole 2 MiB are. KVM maps guest memory as large as th
 Models the answers of hva_to_pfn() in virt/kvm/kvm_main.c, host_pfn_mapping_level() and
 kvm_mmu_max_mapping_level() in arch/x86/kvm/mmu/mmu.c.
 Not modelled: host physical frames, 1 GiB host pages, reclaim and every other MMU-notifier event, what the VMM
-has mapped but for its lowest address. Read next: `fault`.
+has mapped but for its lowest address. Read next: `dirty_log`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, PG_LEVEL_2M, PG_LEVEL_4
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from explorer.engine.draft import KvmDraft
     from explorer.engine.state import KvmMemorySlot
     from explorer.engine.types import Gfn
@@ -34,6 +36,7 @@ __all__ = [
     "read_gpa",
     "read_host",
     "touch",
+    "words_in_host_page",
     "write_host",
 ]
 
@@ -102,11 +105,20 @@ def write_host(kvm: KvmDraft, hva: int, value: int, nbytes: int) -> None:
 
 def read_host(kvm: KvmDraft, hva: int, nbytes: int) -> int:
     """Return the little-endian number at a host address; memory nobody wrote to is zero."""
-    value = 0
-    for at in range(nbytes):
-        word, shift = (hva + at) // _WORD, (hva + at) % _WORD * 8
-        value |= (kvm.host.words.get(word, 0) >> shift & 0xFF) << (8 * at)
-    return value
+    words, first, shift = kvm.host.words, hva // _WORD, hva % _WORD * 8
+    value = words.get(first, 0) >> shift
+    for word in range(first + 1, (hva + nbytes - 1) // _WORD + 1):
+        value |= words.get(word, 0) << ((word - first) * _WORD * 8 - shift)
+    return value & ((1 << 8 * nbytes) - 1)
+
+
+def words_in_host_page(kvm: KvmDraft, hva: Hva) -> Iterator[tuple[int, int]]:
+    """Iterate over the words of a page that are not zero: which of the page it is, and the number in it."""
+    first = hva // _WORD
+    for word, value in kvm.host.words.items_from(first):
+        if word >= first + PAGE_SIZE // _WORD:
+            return
+        yield word - first, value
 
 
 def read_gpa(kvm: KvmDraft, as_id: int, gpa: int, nbytes: int) -> int | None:

@@ -2,7 +2,7 @@
 
 Models the lookups of include/linux/kvm_host.h and virt/kvm/kvm_main.c.
 Not modelled: ``last_used_slot`` and the per-vCPU cache in front of the tree; they change no answer.
-Read next: `guards`.
+Read next: `guest_memfd`.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ Models arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata(), memslot_rmap_alloc(), k
 arch/x86/kvm/mmu/page_track.c: kvm_page_track_create_memslot(); virt/kvm/kvm_main.c:
 kvm_alloc_dirty_bitmap(), kvm_free_memslot().
 Not modelled: what an rmap entry points to; allocators. Memory runs out only against
-``VmConfig.host_memory``, as a whole. Read next: `page_track`.
+``VmConfig.host_memory``, as a whole. Read next: `spte`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from explorer.engine.events import DirtyBitmapHandedOver
 from explorer.engine.guest_memfd import kvm_gmem_unbind
 from explorer.engine.page_track import kvm_page_track_write_tracking_enabled
 from explorer.engine.runset import RunSet
@@ -56,6 +57,7 @@ __all__ = [
     "kvm_free_memslot",
     "kvm_memslots_have_rmaps",
     "metadata_sizes",
+    "prepare_dirty_bitmap",
 ]
 
 
@@ -140,6 +142,27 @@ def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
     full = kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET
     dirty = RunSet.span(0, slot.npages) if full else _NOTHING_DIRTY
     return slot._replace(dirty_bitmap=kvm.allocate(DirtyBitmap(slot.npages, dirty), slot))
+
+
+def prepare_dirty_bitmap(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemorySlot) -> KvmMemorySlot:
+    """Return the new slot with the bitmap it needs: the one its old object has, or a new one.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_prepare_memory_region(); __kvm_set_memory_region() in v5_10 [all profiles]
+    """
+    if not new.flags & KVM_MEM_LOG_DIRTY_PAGES:
+        return new
+    if old is not None and old.dirty_bitmap is not None:
+        bitmap = kvm.heap.get(old.dirty_bitmap)
+        kvm.emit(
+            DirtyBitmapHandedOver,
+            slot=new.id,
+            as_id=new.as_id,
+            dirty_pages=len(bitmap.dirty) if isinstance(bitmap, DirtyBitmap) else 0,
+        )
+        return new._replace(dirty_bitmap=old.dirty_bitmap)
+    return kvm_alloc_dirty_bitmap(kvm, new)
 
 
 def kvm_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:

@@ -5,7 +5,7 @@ reported. KVM's shadow paging adds one count per shadowed upper-level table, an 
 request. Every add and remove moves the huge-page counters of the page's frames as well.
 
 Models arch/x86/kvm/mmu/page_track.c and update_gfn_disallow_lpage_count() of arch/x86/kvm/mmu/mmu.c.
-Not modelled: TLB flushes, track_srcu. Read next: `trackers`.
+Not modelled: TLB flushes, track_srcu. Read next: `gtt`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ Rule 2: a behaviour has a citation in `SOURCES`; a test compares the two lists.
 A profile says what the *code* does; what the machine and the build add (paging mode, the
 config option of the external tracker, SMM, address width) is `explorer.engine.config.VmConfig`.
 
+One flat table, so one file: a field a behaviour, its source, and what each kernel has.
+
 Not modelled: anything that no field names. Between ``pre_edd4`` (before v5.7) and ``v6_1`` many small
-steps differ that no profile stands for. Read next: `config`, `state`.
+steps differ that no profile stands for. Read next: `config`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every update returns a new map and leaves the old one as it was, so a snapshot of the VM costs one
 pointer and time travel is free. The map is a B+ tree of plain tuples: an update copies one leaf and
 one inner node per level (two levels at 32,764 slots, three at a million counts), and the copying is
-done by C slices. Order is needed because KVM finds a slot by the greatest ``base_gfn`` that is not
+done in C. Order is needed because KVM finds a slot by the greatest ``base_gfn`` that is not
 above a gfn. ``assets/docs/adr/0001-snapshots.md`` has the measurements behind the choice.
 
 Not modelled: balance after removals. A leaf goes when it is empty and merges with its left neighbour
@@ -24,12 +24,13 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-# A node is (keys, values) in a leaf and (least keys, children) above. Plain tuples: a class would
-# cost more than the tree does. The height says which of the two a node is.
-_Node = tuple[tuple[Any, ...], tuple[Any, ...]]
+# A node is (keys, value, value, ...) in a leaf and (least keys, child, child, ...) above; the height says which of
+# the two it is. Plain tuples: a class would cost more than the tree does, and a tuple of the values beside that
+# of the keys a twentieth of a snapshot.
+_Node = tuple[Any, ...]
 
-FANOUT = 48
-_EMPTY: _Node = ((), ())
+FANOUT = 32
+_EMPTY: _Node = ((),)
 
 
 class _Missing:
@@ -68,13 +69,13 @@ class SortedMap(Generic[K, V]):
             return _EMPTY_MAP
         step = FANOUT * 3 // 4  # room for a few inserts before the first split
         level: list[_Node] = [
-            (tuple(k for k, _ in part), tuple(v for _, v in part))
+            (tuple(k for k, _ in part), *(v for _, v in part))
             for part in (ordered[i : i + step] for i in range(0, len(ordered), step))
         ]
         height = 0
         while len(level) > 1:
             level = [
-                (tuple(node[0][0] for node in part), tuple(part))
+                (tuple(node[0][0] for node in part), *part)
                 for part in (level[i : i + step] for i in range(0, len(level), step))
             ]
             height += 1
@@ -96,13 +97,13 @@ class SortedMap(Generic[K, V]):
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: D | None = None) -> V | D | None:
         """Return the value of `key`, or `default`."""
-        keys, values = self._root
+        node = self._root
         for _ in range(self._height):
-            at = bisect_right(keys, key) - 1
-            keys, values = values[max(0, at)]
-        at = bisect_left(keys, key)
-        if at < len(keys) and keys[at] == key:
-            value: V = values[at]
+            node = node[bisect_right(node[0], key) or 1]
+        keys = node[0]
+        at = bisect_right(keys, key)
+        if at and keys[at - 1] == key:
+            value: V = node[at]
             return value
         return default
 
@@ -125,14 +126,14 @@ class SortedMap(Generic[K, V]):
 
     def floor(self, key: K) -> tuple[K, V] | None:
         """Return the pair with the greatest key that is not above `key`, or None."""
-        keys, values = self._root
+        node = self._root
         for _ in range(self._height):
-            at = bisect_right(keys, key) - 1
-            if at < 0:
+            at = bisect_right(node[0], key)
+            if not at:
                 return None
-            keys, values = values[at]
-        at = bisect_right(keys, key) - 1
-        return None if at < 0 else (keys[at], values[at])
+            node = node[at]
+        at = bisect_right(node[0], key)
+        return (node[0][at - 1], node[at]) if at else None
 
     def ceiling(self, key: K) -> tuple[K, V] | None:
         """Return the pair with the least key that is not below `key`, or None."""
@@ -160,33 +161,32 @@ class SortedMap(Generic[K, V]):
         """Return the pair with the greatest key, or None if the map is empty."""
         if not self._size:
             return None
-        keys, values = self._root
+        node = self._root
         for _ in range(self._height):
-            keys, values = values[-1]
-        return (keys[-1], values[-1])
+            node = node[-1]
+        return (node[0][-1], node[-1])
 
     # -- updating --------------------------------------------------------------------------------
 
     def set(self, key: K, value: V) -> SortedMap[K, V]:
         """Return a map in which `key` has `value`."""
-        path, keys, values = self._descend(key)
-        at = bisect_left(keys, key)
+        path, node = self._descend(key)
+        keys = node[0]
+        at = bisect_right(keys, key)
         size = self._size
-        if at < len(keys) and keys[at] == key:
-            edited = [*values]
+        edited = [*node]
+        if at and keys[at - 1] == key:
             edited[at] = value
-            values = (*edited,)
         elif len(keys) < FANOUT and (at or not path):  # the usual case: no split, and no least key changes
-            edited = [*keys]
-            edited.insert(at, key)
-            keys = (*edited,)
-            edited = [*values]
-            edited.insert(at, value)
-            values = (*edited,)
+            edited.insert(at + 1, value)
+            longer = [*keys]
+            longer.insert(at, key)
+            edited[0] = (*longer,)
             size += 1
         else:
-            return self._insert(path, (*keys[:at], key, *keys[at:]), (*values[:at], value, *values[at:]), at)
-        return _new(_replaced(path, (keys, values)), self._height, size)
+            edited.insert(at + 1, value)
+            return self._insert(path, (*keys[:at], key, *keys[at:]), edited[1:], at)
+        return _new(_replaced(path, (*edited,)), self._height, size)
 
     def discard(self, key: K) -> SortedMap[K, V]:
         """Return a map without `key`; the same map if it has none."""
@@ -194,52 +194,51 @@ class SortedMap(Generic[K, V]):
 
     def pop(self, key: K) -> tuple[SortedMap[K, V], V | None]:
         """Return a map without `key`, and the value it had; the same map and None if it has none."""
-        path, keys, values = self._descend(key)
+        path, node = self._descend(key)
+        keys = node[0]
         at = bisect_left(keys, key)
         if at == len(keys) or keys[at] != key:
             return self, None
-        value: V = values[at]
-        node: _Node = (keys[:at] + keys[at + 1 :], values[:at] + values[at + 1 :])
+        edited = [*node]
+        value: V = edited.pop(at + 1)
+        edited[0] = keys[:at] + keys[at + 1 :]
+        node = (*edited,)
         if not path or (at and len(keys) > FANOUT // 2):  # the usual case: no merge, and no least key changes
             return _new(_replaced(path, node), self._height, self._size - 1), value
-        for upper_keys, children, i in reversed(path):
-            node = _shrink(upper_keys, children, i, node)
+        for upper, i in reversed(path):
+            node = _shrink(upper, i, node)
         height = self._height
         while height and len(node[0]) <= 1:
-            node, height = (node[1][0], height - 1) if node[0] else (_EMPTY, 0)
+            node, height = (node[1], height - 1) if node[0] else (_EMPTY, 0)
         return _new(node, height, self._size - 1), value
 
-    def _descend(self, key: K) -> tuple[list[tuple[tuple[Any, ...], tuple[Any, ...], int]], Any, Any]:
-        path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]] = []
-        keys, values = self._root
+    def _descend(self, key: K) -> tuple[list[tuple[_Node, int]], _Node]:
+        """Return the nodes above the leaf of `key`, each with where its child stands, and the leaf."""
+        path: list[tuple[_Node, int]] = []
+        node = self._root
         for _ in range(self._height):
-            at = bisect_right(keys, key)
-            if at:
-                at -= 1
-            path.append((keys, values, at))
-            keys, values = values[at]
-        return path, keys, values
+            at = bisect_right(node[0], key) or 1
+            path.append((node, at))
+            node = node[at]
+        return path, node
 
     def _insert(
-        self,
-        path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]],
-        keys: tuple[Any, ...],
-        values: tuple[Any, ...],
-        at: int,
+        self, path: list[tuple[_Node, int]], keys: tuple[Any, ...], values: list[Any], at: int
     ) -> SortedMap[K, V]:
         node, right = _split(keys, values, at)
-        for upper_keys, children, i in reversed(path):
+        for upper, i in reversed(path):
+            least = upper[0]
             if right is None:
-                node = ((*upper_keys[:i], node[0][0], *upper_keys[i + 1 :]), (*children[:i], node, *children[i + 1 :]))
+                node = ((*least[: i - 1], node[0][0], *least[i:]), *upper[1:i], node, *upper[i + 1 :])
             else:
                 node, right = _split(
-                    (*upper_keys[:i], node[0][0], right[0][0], *upper_keys[i + 1 :]),
-                    (*children[:i], node, right, *children[i + 1 :]),
-                    i + 1,
+                    (*least[: i - 1], node[0][0], right[0][0], *least[i:]),
+                    [*upper[1:i], node, right, *upper[i + 1 :]],
+                    i,
                 )
         height = self._height
         if right is not None:
-            node, height = ((node[0][0], right[0][0]), (node, right)), height + 1
+            node, height = ((node[0][0], right[0][0]), node, right), height + 1
         return _new(node, height, self._size + 1)
 
     # -- value semantics -------------------------------------------------------------------------
@@ -261,13 +260,13 @@ class SortedMap(Generic[K, V]):
         return f"SortedMap({list(self.items())!r})" if self._size else "SortedMap()"
 
 
-def _replaced(path: list[tuple[tuple[Any, ...], tuple[Any, ...], int]], node: _Node) -> _Node:
+def _replaced(path: list[tuple[_Node, int]], node: _Node) -> _Node:
     """Return the root with another node at the end of a path; the least keys on it stay."""
     while path:
-        upper_keys, children, i = path.pop()
-        edited = [*children]
+        upper, i = path.pop()
+        edited = [*upper]
         edited[i] = node
-        node = (upper_keys, (*edited,))
+        node = (*edited,)
     return node
 
 
@@ -282,41 +281,41 @@ def _new(root: _Node, height: int, size: int) -> SortedMap[Any, Any]:
 _EMPTY_MAP: SortedMap[Any, Any] = _new(_EMPTY, 0, 0)
 
 
-def _split(keys: tuple[Any, ...], values: tuple[Any, ...], at: int) -> tuple[_Node, _Node | None]:
+def _split(keys: tuple[Any, ...], values: list[Any], at: int) -> tuple[_Node, _Node | None]:
     """Cut a node that became too large; an append leaves the left part full (ids mostly grow)."""
     if len(keys) <= FANOUT:
-        return (keys, values), None
+        return (keys, *values), None
     middle = FANOUT if at == FANOUT else FANOUT // 2
-    return (keys[:middle], values[:middle]), (keys[middle:], values[middle:])
+    return (keys[:middle], *values[:middle]), (keys[middle:], *values[middle:])
 
 
-def _shrink(keys: tuple[Any, ...], children: tuple[Any, ...], at: int, child: _Node) -> _Node:
+def _shrink(upper: _Node, at: int, child: _Node) -> _Node:
     """Put a child that lost an entry back, without it if empty, merged to the left if both are small."""
+    keys = upper[0]
     if not child[0]:
-        return (keys[:at] + keys[at + 1 :], children[:at] + children[at + 1 :])
-    if at and len(child[0]) + len(children[at - 1][0]) <= FANOUT // 2:
-        left = children[at - 1]
-        child = (left[0] + child[0], left[1] + child[1])
-        return ((*keys[: at - 1], child[0][0], *keys[at + 1 :]), (*children[: at - 1], child, *children[at + 1 :]))
-    return ((*keys[:at], child[0][0], *keys[at + 1 :]), (*children[:at], child, *children[at + 1 :]))
+        return (keys[: at - 1] + keys[at:], *upper[1:at], *upper[at + 1 :])
+    if at > 1 and len(child[0]) + len(upper[at - 1][0]) <= FANOUT // 2:
+        left = upper[at - 1]
+        child = (left[0] + child[0], *left[1:], *child[1:])
+        return ((*keys[: at - 2], child[0][0], *keys[at:]), *upper[1 : at - 1], child, *upper[at + 1 :])
+    return ((*keys[: at - 1], child[0][0], *keys[at:]), *upper[1:at], child, *upper[at + 1 :])
 
 
 def _walk(node: _Node, height: int) -> Iterator[tuple[Any, Any]]:
     if height == 0:
-        yield from zip(*node, strict=True)
+        yield from zip(node[0], node[1:], strict=True)
         return
-    for child in node[1]:
+    for child in node[1:]:
         yield from _walk(child, height - 1)
 
 
 def _walk_from(node: _Node, height: int, key: Any) -> Iterator[tuple[Any, Any]]:
-    keys, values = node
+    keys = node[0]
     if height == 0:
         at = bisect_left(keys, key)
-        yield from zip(keys[at:], values[at:], strict=True)
+        yield from zip(keys[at:], node[at + 1 :], strict=True)
         return
-    at = max(bisect_right(keys, key) - 1, 0)
-    if at < len(values):
-        yield from _walk_from(values[at], height - 1, key)
-    for child in values[at + 1 :]:
+    at = bisect_right(keys, key) or 1
+    yield from _walk_from(node[at], height - 1, key)
+    for child in node[at + 1 :]:
         yield from _walk(child, height - 1)

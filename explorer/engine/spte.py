@@ -7,7 +7,7 @@ by their index in it, and `Sptes.rmap` leads from a gfn to them.
 Models arch/x86/kvm/mmu/spte.h and the rmap walks of arch/x86/kvm/mmu/mmu.c: what to write-protect, to zap, to
 split, of one slot or of one gfn.
 Not modelled: accessed bits, access tracking, TLBs, 1 GiB mappings split in two steps, entries above the leaf.
-Read next: `page_track`, `fault`.
+Read next: `page_track`.
 """
 
 from __future__ import annotations

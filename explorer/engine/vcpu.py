@@ -22,6 +22,7 @@ from explorer.engine.commands import (
     SetTssAddr,
 )
 from explorer.engine.lookup import id_to_memslot
+from explorer.engine.region_call import run_phase
 from explorer.engine.types import PAGE_SIZE, Errno
 from explorer.engine.uapi import (
     APIC_ACCESS_PAGE_PRIVATE_MEMSLOT,
@@ -159,7 +160,7 @@ def _x86_set_memory_region(kvm: KvmDraft, which: int, gpa: int, size: int) -> Er
             internal=True,
         )
         while kvm.update is not None:
-            memslots.run_phase(kvm)
+            run_phase(kvm)
         if update.errno is not None:
             return update.errno
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion, SetMemoryRegion2
 from explorer.engine.draft import KvmDraft
-from explorer.engine.guards import check_memory_region_flags
+from explorer.engine.gmem_guards import check_memory_region_flags
 from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, U64_MAX
 from explorer.engine.uapi import (
     KVM_MEM_GUEST_MEMFD,

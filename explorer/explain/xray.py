@@ -22,7 +22,7 @@ from explorer.explain.words import errno_text, hex_text, plural, size_text
 from explorer.history.moment import attempted_change
 
 if TYPE_CHECKING:
-    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.engine.types import Errno
     from explorer.engine.uapi import KvmMrChange

@@ -521,6 +521,7 @@ def _track(view: TimelineView, node: TimelineNode) -> Node:
             data_op=node.last,
             data_cell=cell.number - 1,
             aria_label=f"step {cell.number}: {cell.word}",
+            title=f"{cell.number} {cell.word}",
         )
         for cell in view.cells
     ]

@@ -3,9 +3,11 @@
 A check of one state costs a pass over its slots and shadow pages, so a run is checked one invariant of one state
 at a time: first around the place that is looked at, then at the end, from where what is broken is traced back by
 bisection, then from the start on. States are those at the end of operations; inside a region call much is allowed.
+With the state after an operation the properties of its step are checked, which speak of nothing else.
 
 Rule: nothing is guessed. An operation breaks an invariant if it holds before and does not hold after, both looked
-at; and the first of a run is called that only once every operation before it was looked at.
+at, or if its step breaks a property of steps; and the first of a run is called that only once every operation before
+it was looked at.
 Not modelled: states that hold more than `MOST_CHECKED` slots, shadow pages, entries and watched pages together,
 which are not looked at.
 """
@@ -15,12 +17,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
-from explorer.engine.invariants import INVARIANTS
+from explorer.engine.invariants import INVARIANTS, STEP_INVARIANTS
 from explorer.engine.state import WriteTrack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from explorer.engine.apply import Step
     from explorer.engine.invariants import Violation
     from explorer.engine.state import Kvm
     from explorer.history.run import Run
@@ -32,23 +35,29 @@ MOST_CHECKED = 1500
 
 
 class Broken(NamedTuple):
-    """One invariant that does not hold after an operation."""
+    """One invariant that does not hold after an operation, or that its step breaks."""
 
     number: int
     first: Violation
     """Of its violations, the first."""
     places: int
     """How many violations there are."""
+    of_step: bool = False
+    """Whether it is a property of steps; some numbers are those of a state's and of a step's."""
 
 
 class _Open(NamedTuple):
-    """A state that is being checked."""
+    """An operation that is being checked."""
 
     op: int
+    before: Kvm
+    step: Step | None
+    """None at the start of the run, which no operation made."""
     kvm: Kvm
+    """The state after it."""
     found: tuple[Broken, ...]
     next: int
-    """Position in `INVARIANTS`."""
+    """Position in `INVARIANTS`, and behind its end in `STEP_INVARIANTS`."""
 
 
 class Checks:
@@ -59,6 +68,8 @@ class Checks:
         self._run: Run | None = None
         self._found: dict[int, tuple[Broken, ...]] = {}
         self._skipped: set[int] = set()
+        self._steps: dict[int, tuple[Broken, ...]] = {}
+        """What the step of an operation breaks; operations that break nothing are not in it."""
         self._breaks: dict[int, tuple[Broken, ...]] = {}
         self._open: _Open | None = None
         self._near: tuple[int, Kvm] | None = None
@@ -73,7 +84,7 @@ class Checks:
         same = _shared(old, run) if old is not None else -1
         if old is not None and same == len(old):
             return  # it grew
-        for of in (self._found, self._breaks):
+        for of in (self._found, self._steps, self._breaks):
             for op in [op for op in of if op >= same]:
                 del of[op]
         self._skipped = {op for op in self._skipped if op < same}
@@ -85,6 +96,10 @@ class Checks:
     def after(self, op: int) -> tuple[Broken, ...] | None:
         """Return what is broken after an operation, -1 for the start; None if it was not looked at."""
         return self._found.get(op)
+
+    def by_step(self, op: int) -> tuple[Broken, ...]:
+        """Return which properties of steps an operation breaks, as far as known."""
+        return self._steps.get(op, ())
 
     def is_skipped(self, op: int) -> bool:
         """Return whether the state after an operation is too large to be checked."""
@@ -113,7 +128,8 @@ class Checks:
 
     def since(self, number: int, op: int) -> int | None:
         """Return the last operation up to `op` that broke an invariant; None if it is not known."""
-        known = (at for at, all_of in self._breaks.items() if at <= op and any(b.number == number for b in all_of))
+        states = {at: [b.number for b in found if not b.of_step] for at, found in self._breaks.items() if at <= op}
+        known = (at for at, numbers in states.items() if number in numbers)
         return max(known, default=None)
 
     # -- work ------------------------------------------------------------------------------------
@@ -139,17 +155,29 @@ class Checks:
                 return False
             self._begin(op)
             return True
-        op, kvm, found, at = self._open
-        invariant = INVARIANTS[at]
-        violations = invariant.check(kvm)
-        if violations:
-            found = (*found, Broken(invariant.number, violations[0], len(violations)))
-        self._open = _Open(op, kvm, found, at + 1)
-        if at + 1 == len(INVARIANTS):
+        now = self._open
+        self._open = now._replace(found=now.found + self._check(now), next=now.next + 1)
+        if self._open.next == len(INVARIANTS) + (len(STEP_INVARIANTS) if now.step is not None else 0):
+            found = tuple(broken for broken in self._open.found if not broken.of_step)
+            by_step = tuple(broken for broken in self._open.found if broken.of_step)
             self._open = None
-            self._looked = (kvm, found)
-            self._note(op, found)
+            self._looked = (now.kvm, found)
+            self._note(now.op, found, by_step)
         return True
+
+    def _check(self, now: _Open) -> tuple[Broken, ...]:
+        """Check the next invariant of an operation."""
+        assert self._run is not None, "a run is followed first"
+        of_step = now.next >= len(INVARIANTS)
+        if of_step:
+            assert now.step is not None, "only an operation has a step"
+            step_invariant = STEP_INVARIANTS[now.next - len(INVARIANTS)]
+            number = step_invariant.number
+            violations = step_invariant.check(now.before, self._run.commands[now.op], now.step)
+        else:
+            number = INVARIANTS[now.next].number
+            violations = INVARIANTS[now.next].check(now.kvm)
+        return (Broken(number, violations[0], len(violations), of_step),) if violations else ()
 
     def _next(self, near: Iterable[int], *, far: bool) -> int | None:
         assert self._run is not None, "a run is followed first"
@@ -187,34 +215,42 @@ class Checks:
         return op not in self._found and op not in self._skipped
 
     def _begin(self, op: int) -> None:
-        kvm = self._kvm_after(op)
-        if self._looked is not None and self._looked[0] is kvm:
-            self._note(op, self._looked[1])
-        elif _is_too_large(kvm):
+        before, step = self._step_of(op)
+        kvm = before if step is None else step.kvm
+        if _is_too_large(kvm):
             self._skipped.add(op)
+        elif self._looked is not None and self._looked[0] is kvm:
+            if step is None:
+                self._note(op, self._looked[1], ())
+            else:
+                self._open = _Open(op, before, step, kvm, self._looked[1], len(INVARIANTS))
         else:
-            self._open = _Open(op, kvm, (), 0)
+            self._open = _Open(op, before, step, kvm, (), 0)
 
-    def _kvm_after(self, op: int) -> Kvm:
-        """Return the VM after an operation; the one after the last that was asked for is found fast."""
+    def _step_of(self, op: int) -> tuple[Kvm, Step | None]:
+        """Return the VM before an operation and its step; after the last that was asked for, that is fast."""
         run = self._run
         assert run is not None, "a run is followed first"
-        if self._near is not None and self._near[0] == op - 1:
-            kvm = apply(self._near[1], run.commands[op], record=False).kvm
-        else:
-            kvm = run.kvm_before(op + 1) if op >= 0 else run.start
-        self._near = (op, kvm)
-        return kvm
+        if op < 0:
+            self._near = (op, run.start)
+            return run.start, None
+        before = self._near[1] if self._near is not None and self._near[0] == op - 1 else run.kvm_before(op)
+        step = apply(before, run.commands[op], record=False)
+        self._near = (op, step.kvm)
+        return before, step
 
-    def _note(self, op: int, found: tuple[Broken, ...]) -> None:
+    def _note(self, op: int, found: tuple[Broken, ...], by_step: tuple[Broken, ...]) -> None:
         self._found[op] = found
+        if by_step:
+            self._steps[op] = by_step
         for at in (op, op + 1):
             before, after = self._found.get(at - 1), self._found.get(at)
+            new = self.by_step(at)
             if before is not None and after is not None:
                 held = {b.number for b in before}
-                new = tuple(b for b in after if b.number not in held)
-                if new:
-                    self._breaks[at] = new
+                new = (*(b for b in after if b.number not in held), *new)
+            if new:
+                self._breaks[at] = new
         while self._prefix in self._found:
             self._prefix += 1
 

@@ -64,7 +64,8 @@ def select_arrays(moment: Moment) -> ArraysView | None:
     inherits = shared and old is not None and old.arch.gfn_write_track is not None
     if new is not None and not inherits:
         name = "write_track B" if old is not None else "write_track A"
-        pictures.append(_picture(name, "owner new", new, moment, watches_of(moment.kvm, new), fresh=True))
+        picture = _picture(name, "owner new", new, moment, watches_of(moment.kvm, new), fresh=True)
+        pictures.append(picture._replace(reason="") if pictures else picture)  # it is the first one's, too
     elif old is not None and hand_off.change == "MOVE":
         refused = moment.op is not None and moment.op.step.errno is not None
         words = "never allocated" if refused else "not allocated yet"

@@ -20,7 +20,7 @@ from explorer.explain.words import count_text, errno_text, hex_text, pages_text,
 from explorer.history.moment import invalidates
 
 if TYPE_CHECKING:
-    from explorer.engine.guards import Guard, GuardResult
+    from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.profile import KernelProfile
     from explorer.history.moment import Moment
 

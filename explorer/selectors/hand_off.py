@@ -16,8 +16,8 @@ from explorer.history.moment import invalidates
 from explorer.selectors.style import flags_words
 
 if TYPE_CHECKING:
-    from explorer.engine.memslots import PendingUpdate
     from explorer.engine.profile import KernelProfile
+    from explorer.engine.region_call import PendingUpdate
     from explorer.engine.state import Kvm, KvmArchMemorySlot, KvmMemorySlot
     from explorer.engine.types import ArrayId
     from explorer.history import OpDetail

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion
-from explorer.engine.invariants import INVARIANTS, get_invariant
+from explorer.engine.invariants import INVARIANTS, STEP_INVARIANTS, get_invariant, get_step_invariant
 from explorer.explain.sentences import op_words
 from explorer.explain.sources import name_in
 from explorer.explain.words import hex_text, plural
@@ -13,7 +13,7 @@ from explorer.history.checks import MOST_CHECKED
 from explorer.selectors.timeline import NEIGHBOURS
 
 if TYPE_CHECKING:
-    from explorer.engine.invariants import Violation
+    from explorer.engine.invariants import Invariant, StepInvariant, Violation
     from explorer.history import Run
     from explorer.history.checks import Broken, Checks
 
@@ -71,7 +71,7 @@ def select_invariants(run: Run, checks: Checks, op: int) -> InvariantsView:
     marks = tuple(_mark(at, checks.breaks[at]) for at in near if at in checks.breaks)
     broken = []
     for at in near:
-        found = checks.after(at)
+        found = (*(checks.after(at) or ()), *checks.by_step(at))
         if found:
             broken.append((at, tuple(_row(run, checks, each, at) for each in found)))
     return InvariantsView(marks, tuple(broken), _status(run, checks, op), checks.first)
@@ -83,7 +83,8 @@ def first_sentence(run: Run, checks: Checks) -> str:
     name = run.start.profile.name
     if first is None:
         seen = _seen(run, checks)
-        return f"No invariant is broken on {name}: {len(INVARIANTS)} hold {seen}."
+        of_states, of_steps = len(INVARIANTS), len(STEP_INVARIANTS)
+        return f"No invariant is broken on {name}: {of_states} of states and {of_steps} of steps hold {seen}."
     words = _names(checks.breaks[first])
     sure = (
         "The first violation"
@@ -103,7 +104,7 @@ def _seen(run: Run, checks: Checks) -> str:
 
 
 def _names(broken: tuple[Broken, ...]) -> str:
-    names = [f"“{get_invariant(b.number).name}” (I{b.number})" for b in broken[:_NAMED]]
+    names = [f"“{_invariant(b).name}” (I{b.number})" for b in broken[:_NAMED]]
     more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
     return ", ".join(names) + more
 
@@ -112,10 +113,14 @@ def _mark(op: int, broken: tuple[Broken, ...]) -> BreakMark:
     return BreakMark(op, "violation", f"breaks {_names(broken)}")
 
 
+def _invariant(broken: Broken) -> Invariant | StepInvariant:
+    return get_step_invariant(broken.number) if broken.of_step else get_invariant(broken.number)
+
+
 def _row(run: Run, checks: Checks, broken: Broken, op: int) -> BrokenRow:
-    invariant = get_invariant(broken.number)
+    invariant = _invariant(broken)
     profile = run.start.profile
-    since = checks.since(broken.number, op)
+    since = op if broken.of_step else checks.since(broken.number, op)
     if not invariant.holds(profile):
         why = f"Known of {profile.name}: {invariant.otherwise}."
     elif invariant.unless:
@@ -161,6 +166,8 @@ def _status(run: Run, checks: Checks, op: int) -> str:
     found = checks.after(op)
     if found is None:
         return "Invariants are not evaluated here yet."
-    held = len(INVARIANTS) - len(found)
+    by_step = len(checks.by_step(op))
+    total = len(INVARIANTS) + (len(STEP_INVARIANTS) if op >= 0 else 0)
+    held = total - len(found) - by_step
     when = f"after operation {op + 1}" if op >= 0 else "at the start"
-    return f"{held} of {len(INVARIANTS)} invariants hold {when} on {run.start.profile.name}."
+    return f"{held} of {total} invariants hold {when} on {run.start.profile.name}."

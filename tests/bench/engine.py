@@ -11,20 +11,24 @@ from random import Random
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from measure import Report, Row, at_most, note, ratio
+from measure import Report, Row, at_least, at_most, note, ratio
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import AttachTracker, SetMemoryRegion, TrackGfn, UntrackGfn
+from explorer.engine.config import VmConfig
 from explorer.engine.state import new_vm
 from explorer.engine.types import PAGE_SIZE
 from explorer.engine.uapi import KVM_MEM_MAX_NR_PAGES
 from explorer.history import Run
+from explorer.scenarios import random_walk
+from explorer.scenarios.walk import MOST_OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from measure import Target
 
+    from explorer.engine.commands import Command
     from explorer.engine.state import Kvm
 
 __all__ = ["measure_engine"]
@@ -42,6 +46,12 @@ MOVE_GROWTH = 3
 NO_INFLUENCE = 1.25
 """What the noise of a shared machine may look like."""
 
+WALK_PER_SECOND = 10_000
+WALK_KIB = 2
+
+_WALKS = (("v6_1", False), ("v6_12", True), ("v7_3", True))
+"""Kernels, and whether they use TDP, that a long random walk is taken on."""
+_WALK_LENGTH = 10_000
 _CALLS = 150
 """Calls of each kind in a round."""
 _TRACKED_FEW, _TRACKED_MANY = 10, 1_000_000
@@ -104,6 +114,7 @@ def measure_engine(rounds: int) -> Iterator[Report]:
     """Iterate over the tables of the engine."""
     yield _calls(rounds)
     yield _tracks(rounds)
+    yield _walks(rounds)
     yield _history(rounds)
 
 
@@ -202,6 +213,44 @@ def _track_round(kvm: Kvm, free: list[int]) -> dict[str, float]:
     return taken
 
 
+# -- random runs -----------------------------------------------------------------------------------
+
+
+def _walks(rounds: int) -> Report:
+    """Replay long random walks without events, then keep the VM after every operation of them."""
+    rows = []
+    for profile, tdp in _WALKS:
+        note(f"walking {_WALK_LENGTH:,} operations on {profile}")
+        start = new_vm(profile, VmConfig(tdp=tdp))
+        rates, sizes, slots = [], [], 0
+        for seed in range(rounds):
+            walked = _walk(start, seed)
+            begun = perf_counter_ns()
+            kvm = start
+            for command in walked:
+                kvm = apply(kvm, command, record=False).kvm
+            rates.append(_WALK_LENGTH * 1e9 / (perf_counter_ns() - begun))
+            sizes.append(_kept_kib(start, walked))
+            slots = max(slots, len(kvm.slots()))
+        where = f"{profile}, {'TDP' if tdp else 'shadow paging'}, up to {slots} slots"
+        rows += [
+            Row(f"replayed, {where}", "op/s", tuple(rates), at_least(WALK_PER_SECOND)),
+            Row(f"memory of a kept snapshot, {where}", "KiB", tuple(sizes), at_most(WALK_KIB)),
+        ]
+    return Report(f"Engine: random walks of {_WALK_LENGTH:,} operations, no events, a seed a round", tuple(rows))
+
+
+def _walk(kvm: Kvm, seed: int) -> tuple[Command, ...]:
+    """Return a walk longer than one may ask for: walks one after another, each from where the last one ended."""
+    walked: tuple[Command, ...] = ()
+    while len(walked) < _WALK_LENGTH:
+        part = random_walk(kvm, seed=seed * _WALK_LENGTH + len(walked), operations=MOST_OPERATIONS)
+        for command in part:
+            kvm = apply(kvm, command, record=False).kvm
+        walked += part
+    return walked
+
+
 # -- what is kept ----------------------------------------------------------------------------------
 
 
@@ -237,7 +286,8 @@ def _look(run: Run, places: Sequence[int]) -> float:
     return (perf_counter_ns() - start) / len(places) / 1000
 
 
-def _kept_kib(kvm: Kvm, calls: Sequence[SetMemoryRegion]) -> float:
+def _kept_kib(kvm: Kvm, calls: Iterable[Command]) -> float:
+    """Return the memory of one more snapshot when the VM after each of `calls` is kept."""
     tracemalloc.start()
     kept = []
     for call in calls:

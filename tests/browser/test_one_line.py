@@ -22,6 +22,8 @@ LINE = (
     " userspace_addr=0x7f0000000000}) = -1 EEXIST (File exists)"
 )
 BOOT = ROOT / "assets/traces/q72-pc-pam/strace.log.gz"
+EDGES = """() => [document.querySelector('.tl-node.is-now svg').getBoundingClientRect().right,
+    document.querySelector('.tl-track').getBoundingClientRect().left]"""
 SIZES = pytest.mark.parametrize("size", [(1920, 1080), (1366, 768)], ids=["wide", "narrow"])
 
 
@@ -68,6 +70,8 @@ def test_after_a_pasted_boot_log_one_action_names_the_slot_and_what_would_work(
     assert "in the way" in screen.map_words
     assert f"slot {slot}" in screen.map_words
     assert "asked for, refused: nothing was built here" in screen.map_words
+    octagon, steps = screen.page.evaluate(EDGES)
+    assert octagon <= steps + 5, "the steps leave the octagon and its cross to be seen"
 
 
 @SIZES

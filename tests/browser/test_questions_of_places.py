@@ -68,3 +68,6 @@ def test_question_21_of_an_address_that_is_typed(hands: Hands) -> None:
 
     assert hands.actions <= 2
     screen.press("Escape").page.locator(".mx-found").wait_for(state="hidden")
+    assert screen.page.locator(".mx-goto input").input_value() == "", "who leaves the box goes nowhere"
+    assert screen.root.get_attribute("data-question") == "open"
+    assert screen.texts(".mx-bar") == []

@@ -149,7 +149,10 @@ def test_what_is_opinion_offers_nothing_to_open(screen: Screen) -> None:
 
 @SIZES
 def test_w_asks_why_and_each_entry_leads_there(screen: Screen, size: tuple[int, int]) -> None:
+    revision = screen.revision
     screen.page.set_viewport_size({"width": size[0], "height": size[1]})
+    if size[0] < 1720:
+        screen.until_drawn_anew(revision)
     screen.tell("What happens to the watches").press("Escape", "Enter").until_at(16, 9)
 
     screen.press("w").until_read(".mx-why h2", "Why is the count of gfn 0xd0203 0?").until_focus_in(".mx-why")

@@ -49,6 +49,34 @@ def test_what_needs_no_slots_lock_runs_inside_a_region_call(line):
     assert vm.finish().kvm.pending is None
 
 
+REFUSED_FOR_FREE = [
+    "set_region slot=1 gpa=0x100001 size=0x10000 hva=0x7f0000100000",
+    "set_region slot=1 gpa=0x100000 size=0x11000 hva=0x7f0000100000",
+    "set_region slot=2 gpa=0x10f000 size=0x1000 hva=0x7f0000000000",
+    "set_region slot=2 gpa=0 size=0",
+    "get_dirty_log slot=1",
+]
+
+
+@pytest.mark.parametrize("line", REFUSED_FOR_FREE)
+def test_a_call_that_is_refused_for_free_leaves_the_very_snapshot(line):
+    vm = story().slot(1, gfn=0x100, npages=16)
+    before = vm.kvm
+
+    vm.do(line)
+
+    assert vm.errno is not None
+    assert vm.kvm is before
+
+
+def test_a_call_that_changes_nothing_leaves_the_very_snapshot_and_one_that_does_another():
+    vm = story().slot(1, gfn=0x100, npages=16)
+    before = vm.kvm
+
+    assert vm.set_flags(1, 0).kvm is before
+    assert vm.set_flags(1, 1).kvm != before
+
+
 def test_there_is_nothing_to_advance_at_rest():
     with pytest.raises(BusyError, match="begin one first"):
         apply(story().kvm, Advance())

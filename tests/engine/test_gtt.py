@@ -63,6 +63,18 @@ def test_what_the_guest_wrote_before_is_shadowed_when_its_table_is_first_tracked
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+def test_a_table_is_its_512_entries_and_nothing_before_or_behind_it(profile):
+    vm = story(profile=profile).slot(1, gfn=0x1000, npages=0x1000).attach(kind="kvmgt")
+    for index in (-1, 0, 511, 512):
+        vm.do(f"guest_write gpa={(TABLE << PAGE_SHIFT) + index * 8:#x} bytes=8 value={entry(PAGE + index):#x}")
+
+    vm.track(TABLE)
+
+    assert {index: vm.gpu_uses(TABLE, index) for index in (0, 511)} == {0: host(vm, PAGE), 511: host(vm, PAGE + 511)}
+    assert list(vm.vgpu().spts[TABLE].entries) == [0, 511]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_an_entry_follows_the_guest_s_and_pins_are_counted(profile):
     vm = vgpu(profile)
 

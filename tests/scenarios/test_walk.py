@@ -1,9 +1,12 @@
 """Random walks: the same seed walks the same way, and every walk can be replayed."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from explorer.engine.apply import apply
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import PROFILES
 from explorer.engine.state import new_vm
@@ -34,6 +37,22 @@ def test_a_walk_meets_most_of_what_can_happen():
     assert met == {"CREATE", "DELETE", "MOVE", "FLAGS_ONLY"}
     assert {"EINVAL", "EEXIST"} <= errnos
     assert sum(outcome.errno is None for outcome in run.outcomes) > len(run) / 2
+
+
+@pytest.mark.parametrize("profile", ["v5_10", "v6_1", "v6_12", "v7_3"])
+def test_a_snapshot_that_is_kept_after_each_operation_of_a_walk_takes_less_than_2_kib(profile):
+    kvm = new_vm(profile, VmConfig(tdp=False))
+    walked = random_walk(kvm, seed=1, operations=MOST_OPERATIONS)
+    kept = []
+
+    tracemalloc.start()
+    for command in walked:
+        kvm = apply(kvm, command, record=False).kvm
+        kept.append(kvm)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size / len(kept) < 2048
 
 
 @pytest.mark.parametrize("operations", [0, -1, MOST_OPERATIONS + 1])

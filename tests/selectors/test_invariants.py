@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runs import KVMGT, MOVE, SLOT, run_of
 
-from explorer.engine.invariants import INVARIANTS, get_invariant
+from explorer.engine.invariants import INVARIANTS, STEP_INVARIANTS, get_invariant
 from explorer.figures.dom import to_text
 from explorer.figures.invariants import broken_panel, violation_mark
 from explorer.history.checks import Checks
@@ -32,13 +32,17 @@ def test_a_broken_invariant_names_place_operation_function_and_kernel():
     assert (mark.op, mark.word) == (AT, "violation")
     assert f"“{get_invariant(11).name}” (I11)" in mark.text
     broken = dict(view.broken)
-    (here,), (later,) = broken[AT], broken[AT + 1]
+    (here, of_step), (later,) = broken[AT], broken[AT + 1]
     # The slot left gfn 0xd0003, which the table still has: from 6.6 on only a DELETE empties it (kernel-reference 6.5).
     assert here.sentence.startswith("gfn 0xd0003: a slot expected, none found.")
     assert here.since == f"broken by operation {AT + 1}, MOVE of slot 10 by __kvm_set_memory_region()"
     assert here.why.startswith("Known of v6_6_nocheck: a MOVE with KVMGT attached")
     assert (here.now, later.now) == (True, False)
     assert later.since == here.since
+    assert (of_step.number, of_step.now, of_step.since) == (22, True, here.since)
+    assert of_step.sentence == "The whole VM: EINVAL expected, success found."
+    assert of_step.why == "Known of v6_6_nocheck: the kernel does not ask, or asks the opposite."
+    assert "“a MOVE beside an external tracker fails” (I22)" in mark.text
 
 
 def test_the_first_violation_is_called_that_only_when_everything_before_was_looked_at():
@@ -58,7 +62,8 @@ def test_a_run_without_violation_says_how_far_that_is_known():
     run = run_of("v6_12", *KVMGT, MOVE)
 
     assert first_sentence(run, looked_at(run)) == (
-        f"No invariant is broken on v6_12: {len(INVARIANTS)} hold after each of 6 operations."
+        f"No invariant is broken on v6_12: {len(INVARIANTS)} of states and {len(STEP_INVARIANTS)} of steps hold"
+        " after each of 6 operations."
     )
     assert first_sentence(run, looked_at(run, until=2)).endswith(
         "hold after the first 2 operations of 6; later ones are not all looked at."
@@ -71,7 +76,7 @@ def test_what_was_not_looked_at_is_said():
     checks.follow(run)
 
     assert select_invariants(run, checks, 0).status == "Invariants are not evaluated here yet."
-    n = len(INVARIANTS)
+    n = len(INVARIANTS) + len(STEP_INVARIANTS)
     assert select_invariants(run, looked_at(run), 0).status == f"{n} of {n} invariants hold after operation 1 on v6_12."
 
 

@@ -919,8 +919,9 @@ class Stage {
   // A log is sent in pieces, so that neither its size nor the server's longest message matters.
   buildImporter() {
     const paste = make("textarea", "mx-paste");
-    paste.placeholder = "Paste a trace or one failing line\nanywhere: strace, QEMU, ftrace, mtree";
+    paste.placeholder = "Paste a trace or one failing line\nanywhere on the page";
     paste.setAttribute("aria-label", "a trace, or one failing line");
+    paste.title = "strace, QEMU’s trace, ftrace, trace-cmd, perf, info mtree -f, JSON lines";
     paste.spellcheck = false;
     const file = make("input");
     file.type = "file";
@@ -1104,6 +1105,9 @@ class Stage {
     });
     on(document, "paste", (event) => this.paste(event));
     on(this.frameBox(), "input", (event) => event.target.closest?.(".mx-goto") && this.find(event.target.value));
+    on(this.frameBox(), "focusin", (event) => {
+      if (event.target.closest?.(".mx-goto")) this.placeBefore = event.target.value;
+    });
     on(this.frameBox(), "focusout", (event) => event.target.closest?.(".mx-goto") && this.find(""));
     on(this.mapBody, "wheel", (event) => this.wheel(event), { passive: false });
     this.drag();
@@ -1978,6 +1982,7 @@ class Stage {
     if (field) {
       if (event.key === "Escape") {
         if (field.closest(".mx-sheet")) this.openSheet(null);
+        if (field.closest(".mx-goto")) field.value = this.placeBefore ?? ""; // so that leaving goes nowhere
         field.blur();
         this.focus();
         event.stopPropagation();
