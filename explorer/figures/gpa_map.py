@@ -10,7 +10,7 @@ from explorer.figures.trace import Sheet, text_width
 if TYPE_CHECKING:
     from explorer.figures.theme import Spec, Theme
     from explorer.selectors.gpa_map import GpaMapView, Segment
-    from explorer.selectors.lanes import Bar, Lane
+    from explorer.selectors.lane_parts import Bar, Lane
 
 __all__ = ["NARROW", "WIDE", "MapSize", "gpa_map_spec"]
 

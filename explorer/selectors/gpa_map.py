@@ -12,17 +12,19 @@ from math import log2, sqrt
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.engine.commands import SetMemoryRegion
+from explorer.engine.lookup import slots_in_gfn_range
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.words import addr_text, hex_text, pages_text, plural, size_text, span_text
 from explorer.explain.xray import in_the_way_of, in_the_way_of_next
 from explorer.history.moment import SlotKey
-from explorer.selectors.lanes import Lane, lanes_of
+from explorer.selectors.lanes import lanes_of
 from explorer.selectors.style import slot_hover, style_of
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
     from explorer.history.moment import Moment
+    from explorer.selectors.lane_parts import Lane
 
 __all__ = ["GpaMapView", "Segment", "Window", "select_gpa_map"]
 
@@ -458,8 +460,13 @@ def _ticks(moment: Moment, windows: tuple[Window, ...]) -> tuple[tuple[float, st
         middle = (start + end) // 2
         step = 1 << max((end - start).bit_length() - 2, 0)
         wanted.add(middle // step * step)
-    if not wanted and windows:
-        wanted = {windows[0].first_gfn, windows[-1].end_gfn}
+    if not any(window.first_gfn <= gfn <= window.end_gfn for gfn in wanted for window in windows):
+        # What the operation is about is elsewhere: where slots begin and end here, and the edges of what is shown.
+        as_id = moment.focus.as_id if moment.focus is not None and moment.focus.as_id < len(moment.kvm.memslots) else 0
+        for window in windows:
+            wanted |= {window.first_gfn, window.end_gfn}
+            for slot in tuple(slots_in_gfn_range(moment.kvm.active(as_id), window.first_gfn, window.end_gfn))[:4]:
+                wanted |= {slot.base_gfn, slot.end_gfn}
     found: list[tuple[float, str]] = []
     for gfn in sorted(wanted):
         for window in windows:

@@ -15,7 +15,7 @@ from explorer.history.run import look_inside
 from explorer.scenarios import load_scenario
 from explorer.scenarios.runner import run_of as run_of_scenario
 from explorer.selectors.gpa_map import CLUSTERS, select_gpa_map
-from explorer.selectors.lanes import MARKS
+from explorer.selectors.lane_parts import MARKS
 from explorer.selectors.slot_table import ROWS, select_slot_table
 
 MARKS_PER_FRAME = 1500
@@ -282,3 +282,58 @@ def test_a_stretch_that_was_chosen_is_marked_on_the_line_and_the_detail_opens_fr
     beyond = select_gpa_map(moment, window=(moment.kvm.config.max_gfn() - 3, moment.kvm.config.max_gfn() + 1))
     assert beyond.brush is not None
     assert beyond.brush[0] == follows.segments[-1].x1
+
+
+def host_lane(view):
+    """Return the lane of host memory."""
+    return next(lane for lane in view.lanes if lane.name == "Host memory")
+
+
+def test_two_slots_that_share_host_memory_meet_in_one_stretch_of_it() -> None:
+    run = run_of(
+        "v6_12",
+        f"set_region slot=1 gpa=0x100000 size=0x20000 hva={H:#x}",
+        f"set_region slot=2 gpa=0x140000 size=0x20000 hva={H + 0x10000:#x}",
+        f"set_region slot=3 gpa=0x180000 size=0x20000 hva={H + 0x900000:#x}",
+    )
+    lane = host_lane(select_gpa_map(moment_at(run, run.last_stop), window=(0x100, 0x1A0)))
+
+    assert lane.sub == "shared by slots"
+    assert [bar.hover.split("<br>")[0] for bar in lane.bars] == [
+        "<b>host memory of slots 1, 2</b>",
+        "<b>host memory of slot 3</b>",
+    ]
+    shared = [ribbon for ribbon in lane.ribbons if ribbon.bottom0 == lane.bars[0].x0]
+    assert len(shared) == 2
+    assert len(lane.ribbons) == 3
+    assert f"hva {H:#x} to {H + 0x30000 - 1:#x}" in lane.bars[0].hover
+
+
+def test_a_slot_says_who_else_uses_its_host_memory_even_if_that_is_not_on_the_map() -> None:
+    run = run_of(
+        "v6_12",
+        f"set_region slot=1 gpa=0x100000 size=0x20000 hva={H:#x}",
+        f"set_region slot=2 gpa=0x80000000 size=0x20000 hva={H:#x}",
+    )
+    lane = host_lane(select_gpa_map(moment_at(run, run.last_stop), window=(0x100, 0x120)))
+
+    (bar,) = lane.bars
+    assert bar.label == f"{H:#x}: slot 1, slot 2"
+    assert "shared: slot 1, slot 2" in bar.hover
+
+
+def test_a_move_leaves_host_memory_where_it_is() -> None:
+    run = run_of("v6_12", SLOT, MOVE)
+    moment = moment_at(run, Stop(len(run) - 1, 5))
+    lane = host_lane(select_gpa_map(moment))
+
+    assert lane.sub == "same hva"
+    assert [ribbon.dotted for ribbon in lane.ribbons] == [False, True]
+    assert len({(ribbon.bottom0, ribbon.bottom1) for ribbon in lane.ribbons}) == len(lane.bars) == 1
+
+
+def test_where_the_slot_of_the_operation_is_not_shown_the_axis_still_names_gfns() -> None:
+    run = run_of("v6_12", SLOT, f"set_region slot=1 gpa=0x100000 size=0x20000 hva={H:#x}", MOVE)
+    view = select_gpa_map(moment_at(run, run.last_stop), window=(0xF0, 0x130))
+
+    assert [text for _, text in view.ticks] == ["0xf0", "0x100", "0x120", "0x130"]
