@@ -1,4 +1,4 @@
-"""The benchmark: ``python tests/bench/run.py [engine|import|page|all] [--rounds N] [--json FILE]``.
+"""The benchmark: ``python tests/bench/run.py [engine|import|page|visitors|all] [--rounds N] [--json FILE]``.
 
 Speed is never a test: the exit status is 0 whatever the numbers are, and not 0 only if something breaks.
 """
@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "assets/setup")]  # this checkout, whateve
 from engine import measure_engine  # noqa: E402 - after the path is set
 from imports import measure_import  # noqa: E402
 from page import measure_page  # noqa: E402
+from visitors import measure_visitors  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,12 +32,15 @@ PARTS: dict[str, Callable[[int], Iterator[Report]]] = {
     "engine": measure_engine,
     "import": measure_import,
     "page": measure_page,
+    "visitors": measure_visitors,
 }
 
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Measure the speed of the engine, of log import and of the page.")
+    parser = argparse.ArgumentParser(
+        description="Measure the engine, log import, the page, and twenty visitors at once."
+    )
     parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--rounds", type=int, default=3, help="how often each case is repeated (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value of every round")

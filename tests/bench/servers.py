@@ -78,6 +78,11 @@ class Server:
         for process in alive:
             process.kill()
 
+    def kernel(self, kernel_id: str) -> int:
+        """Return the process of a kernel, by the name Jupyter gave it."""
+        name = f"kernel-{kernel_id}.json"
+        return next(p.pid for p in self._tree() if any(name in word for word in p.cmdline()))
+
     def _tree(self) -> list[psutil.Process]:
         try:
             process = psutil.Process(self._process.pid)
