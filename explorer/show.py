@@ -26,17 +26,14 @@ from explorer.figures.compare import compare_panel
 from explorer.figures.dom import el, to_html, to_text
 from explorer.figures.eras import eras_panel
 from explorer.figures.gpa_map import gpa_map_spec
+from explorer.figures.guards import guards_panel
+from explorer.figures.hand_off import effects_panel, hand_off_panel
 from explorer.figures.kvmgt import kvmgt_panel
+from explorer.figures.ledger import ledger_panel
 from explorer.figures.matrix import matrix_panel, no_matrix_panel
-from explorer.figures.panels import (
-    effects_panel,
-    guards_panel,
-    hand_off_panel,
-    ledger_panel,
-    phases_panel,
-    rail_panel,
-    slot_table_panel,
-)
+from explorer.figures.phases import phases_panel
+from explorer.figures.rail import rail_panel
+from explorer.figures.slot_table import slot_table_panel
 from explorer.figures.story import guide_panel
 from explorer.figures.theme import stylesheet, theme_named
 from explorer.history import Run, Stop

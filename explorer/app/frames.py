@@ -15,20 +15,17 @@ from explorer.explain.ledger import ledger_of, watches_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el, rich
 from explorer.figures.gpa_map import NARROW, WIDE, MapSize, gpa_map_spec
-from explorer.figures.panels import (
-    effects_panel,
-    guards_panel,
-    hand_off_panel,
-    ledger_panel,
-    phases_panel,
-    rail_panel,
-    slot_table_panel,
-    timeline_panel,
-)
+from explorer.figures.guards import guards_panel
+from explorer.figures.hand_off import effects_panel, hand_off_panel
+from explorer.figures.ledger import ledger_panel
+from explorer.figures.phases import phases_panel
+from explorer.figures.rail import rail_panel
 from explorer.figures.slide import caption_panel, slide_panel
+from explorer.figures.slot_table import slot_table_panel
 from explorer.figures.story import answer_caption, beat_panel, legend_panel, look_line, question_panel
 from explorer.figures.terms import glossary_panel, with_terms
 from explorer.figures.theme import theme_named
+from explorer.figures.timeline import timeline_panel
 from explorer.history.moment import moment_at
 from explorer.selectors.arrays import select_arrays
 from explorer.selectors.beats import select_beat

@@ -66,7 +66,8 @@ def _array(sheet: Sheet, picture: ArrayPicture, top: float, width: float) -> flo
         for page in range(1, picture.npages):
             x = left + (right - left) * page / picture.npages
             sheet.line([x, x], [bar_top + 1, bar_bottom - 1], "line")
-    shown = picture.watches[:_MARKS]
+    # On its page a tracker's watch comes first, as on the map.
+    shown = sorted(picture.watches[:_MARKS], key=lambda watch: (watch.gfn, watch.by == "shadow paging"))
     xs = [left + (right - left) * (w.gfn - picture.base_gfn + 0.5) / picture.npages for w in shown]
     for at in range(1, len(xs)):
         xs[at] = max(xs[at], xs[at - 1] + _SPACING)

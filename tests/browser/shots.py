@@ -60,8 +60,15 @@ def _states(browser: Browser, names: list[str]) -> None:
         for title, size in SIZES.items():
             _take(names, title, lambda size=size: Screen.open(browser, address, size, color_scheme="light"))
     with TemporaryDirectory() as folder, lab_in(Path(folder)) as lab:
-        _take(names, "lab", lambda: open_cell(browser, lab, LAB_SIZE))
+        _take(names, "lab", lambda: _with_keys(open_cell(browser, lab, LAB_SIZE)))
     sys.stdout.write(f"{SHOTS}\n")
+
+
+def _with_keys(cell: Screen) -> Screen:
+    """Put the keyboard into the dashboard, elsewhere its keys are the notebook's; JupyterLab's own offers stay away."""
+    cell.page.add_style_tag(content=".Toastify { display: none }")
+    cell.page.locator(".tl-node.is-current").focus()
+    return cell
 
 
 def _take(names: list[str], where: str, opened: Callable[[], Screen]) -> None:

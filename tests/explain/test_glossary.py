@@ -11,7 +11,7 @@ from explorer.explain.claims import CLAIMS
 from explorer.explain.glossary import GLOSSARY, pattern_for, term_of
 from explorer.explain.sources import FUNCTIONS, source_of
 from explorer.figures.dom import to_html, to_text
-from explorer.figures.panels import rail_panel
+from explorer.figures.rail import rail_panel
 from explorer.figures.terms import glossary_panel, with_terms
 from explorer.selectors.rail import select_rail
 

@@ -12,18 +12,16 @@ from explorer.explain.ledger import ledger_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, arrays_spec
 from explorer.figures.dom import ATTRIBUTES, TAGS, to_html
 from explorer.figures.gpa_map import NARROW, WIDE, gpa_map_spec
-from explorer.figures.panels import (
-    guards_panel,
-    hand_off_panel,
-    ledger_panel,
-    phases_panel,
-    rail_panel,
-    slot_table_panel,
-    timeline_panel,
-)
+from explorer.figures.guards import guards_panel
+from explorer.figures.hand_off import hand_off_panel
+from explorer.figures.ledger import ledger_panel
+from explorer.figures.phases import phases_panel
+from explorer.figures.rail import rail_panel
 from explorer.figures.slide import caption_panel, slide_panel
+from explorer.figures.slot_table import slot_table_panel
 from explorer.figures.story import answer_caption, legend_panel, question_panel
 from explorer.figures.theme import THEMES, theme_named
+from explorer.figures.timeline import timeline_panel
 from explorer.history import Stop
 from explorer.history.moment import moment_at
 from explorer.scenarios import load_scenario
