@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from explorer.app import looks, telling
 from explorer.app import state as actions
 from explorer.app.compose import KINDS, OTHER_KINDS, fields_of, hints
 from explorer.engine.mmu import zaps_all
@@ -66,13 +67,13 @@ class Controls:
         )
         self._apply.on_click(lambda _button: dispatch(actions.apply_composed))
         self._fit = self._make("mx-fit", widgets.Button, description="Fit", tooltip="fit the map to the operation")
-        self._fit.on_click(lambda _button: dispatch(actions.fit))
+        self._fit.on_click(lambda _button: dispatch(looks.fit))
         self._goto = self._make("mx-goto", widgets.Text, placeholder="address, slot, range", continuous_update=False)
         self._story = self._make("mx-story", widgets.Dropdown, options=_stories(), description="Story")
         self._scale = self._make("mx-scale", widgets.ToggleButtons, options=list(_SCALES), value="collapsed")
         self._hear(self._goto, self._on_goto)
         self._hear(self._story, self._on_story)
-        self._hear(self._scale, lambda scale: dispatch(actions.set_scale, scale))
+        self._hear(self._scale, lambda scale: dispatch(looks.set_scale, scale))
 
     def place(self, stage: widgets.Widget) -> widgets.Widget:
         """Return the whole page: the widgets, the stage, and the empty places where the stage puts its own."""
@@ -234,11 +235,11 @@ class Controls:
 
     def _on_goto(self, text: str) -> None:
         if text.strip():
-            self._dispatch(actions.go_to, text)
+            self._dispatch(looks.go_to, text)
 
     def _on_story(self, name: str | None) -> None:
         if name and name != _ELSEWHERE:
-            self._dispatch(actions.tell, name)
+            self._dispatch(telling.tell, name)
 
 
 def _others() -> list[tuple[str, str]]:

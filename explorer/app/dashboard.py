@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from explorer.app import kernels
+from explorer.app import addresses, kernels, logs, looks, telling
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 UPLOAD_LIMIT = 64 << 20
 """Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
 _FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
-_PLAYED = (actions.apply_composed, actions.apply_fields, actions.answer)
+_PLAYED = (actions.apply_composed, actions.apply_fields, telling.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
 _PAUSE_SECONDS = 0.002
 """Between two frames that nobody asked for yet."""
@@ -170,7 +170,7 @@ class App:
         }
 
     def _address(self) -> dict[str, str]:
-        link = actions.to_link(self.state)
+        link = addresses.to_link(self.state)
         return link | in_address(self.state.notes) if link or self.state.question else link
 
     def _badge(self) -> list[str] | None:
@@ -231,32 +231,32 @@ class App:
             case "apply":
                 self._change(actions.apply_composed)
             case "answer":
-                self._change(actions.answer, int(message["n"]))
+                self._change(telling.answer, int(message["n"]))
             case "slot":
                 as_id, _, slot_id = str(message["key"]).partition(":")
-                self._change(actions.look_at, SlotKey(int(as_id), int(slot_id)))
+                self._change(looks.look_at, SlotKey(int(as_id), int(slot_id)))
             case "claim":
-                self._change(actions.show_claim, str(message["key"]))
+                self._change(telling.show_claim, str(message["key"]))
             case "beat":
-                self._change(actions.turn, int(message["by"]))
+                self._change(telling.turn, int(message["by"]))
             case "story":
-                self._change(actions.tell, str(message["key"]))
+                self._change(telling.tell, str(message["key"]))
             case "fit":
-                self._change(actions.fit)
+                self._change(looks.fit)
             case "zoom":
                 first, end = (int(gfn) for gfn in message["shown"])
-                self._change(actions.zoom, int(message["gfn"]), float(message["factor"]), (first, end))
+                self._change(looks.zoom, int(message["gfn"]), float(message["factor"]), (first, end))
             case "pan":
                 first, end = (int(gfn) for gfn in message["shown"])
-                self._change(actions.pan, int(message["by"]), (first, end))
+                self._change(looks.pan, int(message["by"]), (first, end))
             case "brush":
-                self._change(actions.brush, int(message["first"]), int(message["end"]))
+                self._change(looks.brush, int(message["first"]), int(message["end"]))
             case "matrix" | "era" | "pick" | "test" as kind:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "gpu":
                 self._change(choose_table, str(message["key"]))
             case "note":
-                self._change(actions.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
+                self._change(addresses.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
             case "first":
                 self._go_to_first()
             case "dismiss":
@@ -272,7 +272,7 @@ class App:
         parameters = message.get("link")
         if isinstance(parameters, dict) and parameters and not message.get("again"):
             words = {str(k): str(v) for k, v in parameters.items()}
-            self.state = actions.from_link(self.state, words)
+            self.state = addresses.from_link(self.state, words)
             self._take_notes(words)
         self.state = _fitted(self.state, message)
         self._controls.show(self.state)
@@ -362,7 +362,7 @@ class App:
             case "i":
                 self._change(kernels.flip_test)
             case "u":
-                self._change(actions.undo_view)
+                self._change(looks.undo_view)
 
     # -- marks of the timeline -------------------------------------------------------------------
 
@@ -480,7 +480,7 @@ class App:
             return
         place = pasted_place(data)
         if place is not None:
-            self._change(actions.go_to, place)
+            self._change(looks.go_to, place)
             return
         line = failing_line(data)
         if line is not None:
@@ -493,12 +493,12 @@ class App:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._change(lambda state: actions.show_log(state, *read()))
+            self._change(lambda state: logs.show_log(state, *read()))
             return
         loop.run_in_executor(None, read).add_done_callback(self._show_log)
 
     def _show_log(self, done: asyncio.Future[tuple[ImportedLog, Run]]) -> None:
-        self._change(lambda state: actions.show_log(state, *done.result()))
+        self._change(lambda state: logs.show_log(state, *done.result()))
         # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
         gc.collect()
         gc.freeze()
@@ -531,7 +531,7 @@ class App:
 
 def _fitted(state: AppState, message: dict[str, Any]) -> AppState:
     """Take the page's size and theme into the view."""
-    return actions.fitted(
+    return looks.fitted(
         state,
         width=float(message.get("width") or 0),
         map_width=float(message.get("map") or 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from explorer.app.state import go_to
+from explorer.app.looks import go_to
 from explorer.engine.types import ExplorerError
 from explorer.explain.quantity import parse_place, parse_room
 

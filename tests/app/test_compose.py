@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from explorer.app import state as actions
+from explorer.app import telling
 from explorer.app.compose import KINDS, OTHER_KINDS, WALK, Compose, commands_of, compose_for, fields_of
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
@@ -141,7 +142,7 @@ def test_the_preflight_of_a_move_says_whether_what_happens_to_the_watches_hurts(
     lines = preflight(state.compose, state.run.end, state.ghost, hidden=state.question)
 
     assert told in lines.text
-    assert actions.truth(state) == 3, "they are gone either way"
+    assert telling.truth(state) == 3, "they are gone either way"
 
 
 def test_the_preflight_names_every_slot_in_the_way() -> None:

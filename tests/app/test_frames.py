@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from explorer.app import dashboard
+from explorer.app import dashboard, telling
 from explorer.app import state as actions
 from explorer.app.dashboard import App
 from explorer.app.frames import FrameBuilder
@@ -169,23 +169,23 @@ def look(page: Page) -> str:
 
 def test_what_a_story_asks_to_look_for_goes_with_its_operation(page: Page) -> None:
     page.says(HELLO)
-    page.app.dispatch(actions.answer, 3)
+    page.app.dispatch(telling.answer, 3)
     assert "Beat 1 of 9" in look(page)
     assert "beat-look" not in look(page)
 
-    page.app.dispatch(actions.tell, "before-the-patch")
+    page.app.dispatch(telling.tell, "before-the-patch")
     assert "Press Enter. Look at the tracker" in look(page)
     page.app.dispatch(actions.apply_composed)
     assert "Press Enter" not in look(page)
     assert "Look at the tracker’s pages" in look(page)
 
-    page.app.dispatch(actions.tell, "inside-the-move")
+    page.app.dispatch(telling.tell, "inside-the-move")
     assert "Go step by step" in look(page), "it opens inside its operation"
 
 
 def test_a_task_stays_until_its_operation_is_done(page: Page) -> None:
     page.says(HELLO)
-    page.app.dispatch(actions.tell, "your-turn")
+    page.app.dispatch(telling.tell, "your-turn")
     page.app.dispatch(actions.set_tracker, "none")
     assert "make it miss the composed write" in look(page)
 

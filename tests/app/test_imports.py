@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.app import state as actions
+from explorer.app import logs
 from explorer.app.imports import read_log
 from explorer.app.naming import holds_tree, name_layout
 from explorer.app.state import AppState, initial_state
@@ -29,7 +29,7 @@ def region(slot: int, gpa: int = 0, errno: str = "") -> str:
 def shown(*lines: str | Path) -> AppState:
     """Return the page after the import of a log."""
     text = lines[0].read_bytes() if isinstance(lines[0], Path) else "\n".join(map(str, lines)).encode() + b"\n"
-    return actions.show_log(initial_state(), *read_log(text, name="vmm.log", limit_bytes=LIMIT))
+    return logs.show_log(initial_state(), *read_log(text, name="vmm.log", limit_bytes=LIMIT))
 
 
 @pytest.mark.parametrize("log", ["own-walk-4/strace.log.gz", "own-moves/strace.log.gz", "big-own-walk/strace.log.gz"])

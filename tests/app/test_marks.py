@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from explorer.app import addresses, telling
 from explorer.app import state as actions
 from explorer.app.dashboard import App
 from explorer.app.marks import TimelineMarks, go_to_first
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def moved_on(profile: str) -> AppState:
     """Return the state after KVMGT's slot was moved, on a kernel."""
-    state = actions.tell(initial_state(), "before-the-patch")
+    state = telling.tell(initial_state(), "before-the-patch")
     return actions.apply_composed(actions.set_profile(state, profile))
 
 
@@ -82,7 +83,7 @@ def test_a_message_is_sent_again_only_if_it_says_something_new() -> None:
 
     assert marks.fresh(state) is not None
     assert marks.fresh(state) is None
-    noted = actions.write_note(state, Stop(3, 0), "here")
+    noted = addresses.write_note(state, Stop(3, 0), "here")
     fresh = marks.fresh(noted)
     assert fresh is not None
     assert fresh["notes"] == [[3, 0, "here"]]
@@ -119,7 +120,7 @@ def test_a_note_of_the_page_comes_back_with_the_address_that_holds_it(
 
 def test_damaged_notes_leave_the_run_of_the_address_alone(ask: Callable[..., list[dict[str, Any]]]) -> None:
     moved = moved_on("v6_1")
-    link = actions.to_link(moved) | {"m": "AAAA"}
+    link = addresses.to_link(moved) | {"m": "AAAA"}
 
     (plan,) = ask(t="hello", link=link, width=1920, map=1160, theme="light")
 
@@ -130,7 +131,7 @@ def test_damaged_notes_leave_the_run_of_the_address_alone(ask: Callable[..., lis
 
 def test_the_key_of_the_first_violation_moves_the_page_there(ask: Callable[..., list[dict[str, Any]]]) -> None:
     moved = moved_on("v6_1")
-    ask(t="hello", link=actions.to_link(moved), width=1920, map=1160, theme="light")
+    ask(t="hello", link=addresses.to_link(moved), width=1920, map=1160, theme="light")
     ask(t="at", op=1, cell=0)
 
     around, go = ask(t="first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from explorer.app import looks
 from explorer.app import state as actions
 from explorer.app.compose import KINDS, OTHER_KINDS, fields_of
 from explorer.app.preflight import preflight
@@ -49,7 +50,7 @@ def test_whatever_is_typed_into_a_field_is_read_or_refused_in_a_sentence(moved: 
 @pytest.mark.parametrize("text", [*NUMBERS, *HUGE, *BELOW_ZERO, *NONSENSE, *LONG])
 def test_whatever_is_asked_for_as_a_place_is_found_or_refused_in_a_sentence(moved: AppState, text: str) -> None:
     for prefix in ("", "gfn:", "slot ", "hva:", "room for ", "0x1000.."):
-        went = actions.go_to(moved, prefix + text)
+        went = looks.go_to(moved, prefix + text)
 
         assert went.run is moved.run
         assert went.stop == moved.stop

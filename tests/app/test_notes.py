@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from explorer.app import addresses, telling
 from explorer.app import state as actions
 from explorer.app.notes import LONGEST, MOST, Note, NotesError, in_address, of_address, written
 from explorer.app.onward import file_of
@@ -16,12 +17,12 @@ from explorer.history import Stop
 
 @pytest.fixture
 def moved() -> AppState:
-    return actions.answer(initial_state(), 3)
+    return telling.answer(initial_state(), 3)
 
 
 def noted(state: AppState, *notes: tuple[int, int, str]) -> AppState:
     for op, cell, text in notes:
-        state = actions.write_note(state, Stop(op, cell), text)
+        state = addresses.write_note(state, Stop(op, cell), text)
     return state
 
 
@@ -65,13 +66,13 @@ def test_whatever_is_typed_it_is_one_printable_line_and_comes_back_from_the_addr
 
 def test_an_address_keeps_notes_with_the_run_and_an_older_one_has_none(moved: AppState) -> None:
     state = noted(moved, (12, 3, "readers see INVALID"), (4, 0, "<b>&"))
-    older = actions.to_link(state)
+    older = addresses.to_link(state)
     address = older | in_address(state.notes)
 
-    opened = of_address(actions.from_link(initial_state(), address), address)
+    opened = of_address(addresses.from_link(initial_state(), address), address)
     assert opened.run == state.run
     assert opened.notes == state.notes
-    assert of_address(actions.from_link(initial_state(), older), older).notes == ()
+    assert of_address(addresses.from_link(initial_state(), older), older).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.app import state as actions
+from explorer.app import logs
 from explorer.app.imports import read_log
 from explorer.app.one_line import failing_line, show_line
 from explorer.app.state import AppState, initial_state
@@ -30,7 +30,7 @@ def opening() -> AppState:
 
 
 def after_log(state: AppState, name: str) -> AppState:
-    return actions.show_log(state, *read_log((LOGS / name).read_bytes(), name=name, limit_bytes=1 << 26))
+    return logs.show_log(state, *read_log((LOGS / name).read_bytes(), name=name, limit_bytes=1 << 26))
 
 
 def pasted(state: AppState, text: bytes) -> AppState:

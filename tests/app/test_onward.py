@@ -6,6 +6,7 @@ import pytest
 from runs import run_of
 
 from explorer.app import state as actions
+from explorer.app import telling
 from explorer.app.onward import file_of, formats, perform_here
 from explorer.app.state import initial_state
 from explorer.engine.commands import parse_command
@@ -46,14 +47,14 @@ def test_the_rows_of_a_long_run_end_with_how_many_are_not_listed():
 
 
 def test_a_story_s_file_has_its_name_and_its_sentences():
-    name, text = file_of(actions.tell(initial_state(), "watches-lost"), "c")
+    name, text = file_of(telling.tell(initial_state(), "watches-lost"), "c")
 
     assert name == "watches-lost.c"
     assert "/* A small slot that we will move: 32 pages. */" in text
 
 
 def test_sentences_end_where_the_run_is_no_longer_the_story():
-    state = actions.tell(initial_state(), "watches-lost")
+    state = telling.tell(initial_state(), "watches-lost")
     longer = actions.append(state, parse_command("get_dirty_log slot=4"))
 
     _, text = file_of(longer, "markdown")

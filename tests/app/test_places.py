@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from explorer.app import looks
 from explorer.app import state as actions
 from explorer.app.places import find, pasted_place
 from explorer.app.state import AppState, initial_state
@@ -32,7 +33,7 @@ def test_a_place_is_answered_with_what_backs_it(opening: AppState, text: str, to
     assert told in answer.text
     assert not answer.error
 
-    went = actions.go_to(opening, text)
+    went = looks.go_to(opening, text)
     assert went.notice is not None
     assert went.notice.text == answer.text
     assert not went.question, "the question has its own picture"
@@ -75,6 +76,6 @@ def test_another_machine_and_another_look_leave_the_question(opening: AppState) 
     assert opening.question
 
     assert not actions.set_machine(opening, opening.machine._replace(profile="v6_1")).question
-    assert not actions.set_scale(opening, "linear").question
-    assert actions.set_scale(opening, opening.view.scale).question
-    assert actions.fitted(opening, width=1366, map_width=1102, theme="dark").question
+    assert not looks.set_scale(opening, "linear").question
+    assert looks.set_scale(opening, opening.view.scale).question
+    assert looks.fitted(opening, width=1366, map_width=1102, theme="dark").question

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import random_runs
 
+from explorer.app import addresses, logs, looks, telling
 from explorer.app import state as actions
 from explorer.app.imports import read_log
 from explorer.app.link import LinkError, unpack
@@ -40,9 +41,9 @@ def shown(state: AppState) -> tuple[object, ...]:
 def test_it_opens_on_a_question_whose_answer_the_engine_knows(opening: AppState) -> None:
     # kernel-reference 5.6: the zap takes every count away before the arrays change.
     assert opening.question
-    assert actions.truth(opening) == 3
+    assert telling.truth(opening) == 3
 
-    told = actions.answer(opening, 3)
+    told = telling.answer(opening, 3)
     assert told.answered is not None
     assert told.answered.right
     assert not told.question
@@ -50,7 +51,7 @@ def test_it_opens_on_a_question_whose_answer_the_engine_knows(opening: AppState)
 
 
 def test_a_wrong_answer_plays_the_same_operation(opening: AppState) -> None:
-    right, wrong = actions.answer(opening, 3), actions.answer(opening, 1)
+    right, wrong = telling.answer(opening, 3), telling.answer(opening, 1)
 
     assert wrong.answered is not None
     assert not wrong.answered.right
@@ -61,7 +62,7 @@ def test_a_wrong_answer_plays_the_same_operation(opening: AppState) -> None:
 
 
 def test_an_operation_put_into_the_past_sets_the_later_ones_aside_and_they_can_be_had_back(opening: AppState) -> None:
-    moved = actions.answer(opening, 3)
+    moved = telling.answer(opening, 3)
     past = actions.step_to(moved, moved.run.end_of(10))
 
     branch = actions.apply_composed(actions.edit(actions.choose(past, "delete"), "slot", "9"))
@@ -117,7 +118,7 @@ def test_whatever_is_typed_into_a_field_the_run_stays(field: str, text: str) -> 
 def test_whatever_is_typed_as_a_place_leads_there_or_says_why_not(text: str) -> None:
     before = initial_state()
 
-    after = actions.go_to(before, text)
+    after = looks.go_to(before, text)
 
     assert shown(after) == shown(before)
     if after.view == before.view:
@@ -160,7 +161,7 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
     told = actions.append(actions.step_to(told, Stop(-1, 0)), *run.commands)  # type: ignore[attr-defined]
     told = actions.step_to(told, told.run.clamp(Stop(op, cell)))
 
-    again = actions.from_link(initial_state(), actions.to_link(told))
+    again = addresses.from_link(initial_state(), addresses.to_link(told))
 
     assert (again.machine, again.run, again.stop) == (told.machine, told.run, told.stop)
 
@@ -179,11 +180,11 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
 def test_a_damaged_address_names_the_part_and_changes_nothing(
     opening: AppState, changed: dict[str, str], words: str
 ) -> None:
-    link = actions.to_link(actions.set_tracker(opening, "log")) | changed
+    link = addresses.to_link(actions.set_tracker(opening, "log")) | changed
 
     with pytest.raises(LinkError, match=words):
         unpack(link)
-    opened = actions.from_link(opening, link)
+    opened = addresses.from_link(opening, link)
     assert shown(opened) == shown(opening)
     assert opened.notice is not None
     assert opened.notice.kind == "error"
@@ -191,7 +192,7 @@ def test_a_damaged_address_names_the_part_and_changes_nothing(
 
 @given(st.integers(1, 200))
 def test_an_address_that_was_cut_off_is_never_half_a_run(left: int) -> None:
-    link = actions.to_link(actions.set_tracker(initial_state(), "log"))
+    link = addresses.to_link(actions.set_tracker(initial_state(), "log"))
     cut = link["o"][: min(left, len(link["o"]) - 1)]
 
     with pytest.raises(LinkError):
@@ -204,7 +205,7 @@ def test_an_address_that_was_cut_off_is_never_half_a_run(left: int) -> None:
 def test_a_log_becomes_the_run_and_what_was_there_can_be_had_back(opening: AppState) -> None:
     log, run = read_log((LOGS / "own-moves/strace.log.gz").read_bytes(), name="moves.log", limit_bytes=1 << 24)
 
-    shown_log = actions.show_log(opening, log, run)
+    shown_log = logs.show_log(opening, log, run)
 
     assert shown_log.run.commands == log.commands
     assert shown_log.title == "moves.log"
@@ -217,7 +218,7 @@ def test_very_many_unused_lines_are_told_by_reason(opening: AppState) -> None:
     text = gzip.decompress((LOGS / "own-moves/strace.log.gz").read_bytes()) + b"ioctl(9, TIOCGWINSZ, 0) = 0\n" * 5000
     log, run = read_log(text, name="noise.log", limit_bytes=1 << 24)
 
-    notice = actions.show_log(opening, log, run).notice
+    notice = logs.show_log(opening, log, run).notice
 
     assert notice is not None
     assert len(notice.detail) <= 202
@@ -228,7 +229,7 @@ def test_very_many_unused_lines_are_told_by_reason(opening: AppState) -> None:
 
 
 def test_a_slot_in_focus_stays_until_something_new_happens(opening: AppState) -> None:
-    looked = actions.go_to(opening, "slot 4")
+    looked = looks.go_to(opening, "slot 4")
     assert looked.view.focus == SlotKey(0, 4)
 
     assert actions.step_to(looked, Stop(3, 0)).view.focus == SlotKey(0, 4)
@@ -241,7 +242,7 @@ def test_zooming_and_panning_stay_in_the_guests_address_space(gfn: int, factor: 
     end = state.kvm.config.max_gfn() + 1
     window = (min(first, end - 4), min(first + span, end))
 
-    for changed in (actions.zoom(state, min(gfn, end - 1), factor, window), actions.pan(state, gfn, window)):
+    for changed in (looks.zoom(state, min(gfn, end - 1), factor, window), looks.pan(state, gfn, window)):
         assert changed.view.window is not None
         start, stop = changed.view.window
         assert 0 <= start < stop <= end
@@ -260,7 +261,7 @@ def test_zooming_and_panning_stay_in_the_guests_address_space(gfn: int, factor: 
     ],
 )
 def test_room_for_a_slot_is_found_and_shown(opening: AppState, text: str, at: int) -> None:
-    found = actions.go_to(opening, text)
+    found = looks.go_to(opening, text)
     assert found.notice is not None
     assert f"fit at {at:#x}:" in found.notice.text
     assert found.view.window is not None
@@ -270,7 +271,7 @@ def test_room_for_a_slot_is_found_and_shown(opening: AppState, text: str, at: in
 
 
 def test_no_room_is_said_and_nothing_moves(opening: AppState) -> None:
-    none = actions.go_to(opening, "gap>=1G <1G")
+    none = looks.go_to(opening, "gap>=1G <1G")
     assert none.notice is not None
     assert none.notice.kind == "error"
     assert none.view == opening.view
@@ -280,31 +281,31 @@ def test_no_room_is_said_and_nothing_moves(opening: AppState) -> None:
 
 
 def test_undo_takes_back_zoom_scale_and_focus_one_by_one_and_no_operation(opening: AppState) -> None:
-    moved = actions.answer(opening, 3)
-    looks = [moved]
-    looks.append(actions.zoom(looks[-1], 0xD0200, 0.5, (0xD0000, 0xD0400)))
-    looks.append(actions.set_scale(looks[-1], "linear"))
-    looks.append(actions.look_at(looks[-1], SlotKey(0, 4)))
+    moved = telling.answer(opening, 3)
+    seen = [moved]
+    seen.append(looks.zoom(seen[-1], 0xD0200, 0.5, (0xD0000, 0xD0400)))
+    seen.append(looks.set_scale(seen[-1], "linear"))
+    seen.append(looks.look_at(seen[-1], SlotKey(0, 4)))
 
-    state = looks[-1]
-    for before in reversed(looks[:-1]):
-        state = actions.undo_view(state)
+    state = seen[-1]
+    for before in reversed(seen[:-1]):
+        state = looks.undo_view(state)
         assert state.view == before.view
         assert shown(state) == shown(moved)
 
-    left = actions.undo_view(state)
+    left = looks.undo_view(state)
     assert left.view == moved.view
     assert left.notice is not None
     assert "operations are not undone" in left.notice.text
 
 
 def test_an_operation_between_two_looks_stays_and_the_page_keeps_its_size(opening: AppState) -> None:
-    moved = actions.answer(opening, 3)
-    zoomed = actions.zoom(moved, 0xD0200, 0.5, (0xD0000, 0xD0400))
+    moved = telling.answer(opening, 3)
+    zoomed = looks.zoom(moved, 0xD0200, 0.5, (0xD0000, 0xD0400))
     longer = actions.set_tracker(zoomed, "log")
-    smaller = actions.fitted(longer, width=1366, map_width=1102, theme="dark")
+    smaller = looks.fitted(longer, width=1366, map_width=1102, theme="dark")
 
-    undone = actions.undo_view(smaller)
+    undone = looks.undo_view(smaller)
 
     assert undone.run == longer.run
     assert (undone.view.narrow, undone.view.theme) == (True, "dark")
@@ -312,11 +313,11 @@ def test_an_operation_between_two_looks_stays_and_the_page_keeps_its_size(openin
 
 
 def test_so_many_looks_are_kept_and_what_changes_nothing_is_none(opening: AppState) -> None:
-    state = actions.fit(opening)
+    state = looks.fit(opening)
     assert state.views == ()
 
     for turn in range(120):
-        state = actions.set_scale(state, "linear" if turn % 2 else "equal")
+        state = looks.set_scale(state, "linear" if turn % 2 else "equal")
     assert len(state.views) == 50
 
 
@@ -324,7 +325,7 @@ def test_so_many_looks_are_kept_and_what_changes_nothing_is_none(opening: AppSta
 def test_a_stretch_that_is_brushed_has_four_pages_or_more_and_stays_in_the_address_space(first: int, end: int) -> None:
     state = initial_state()
 
-    start, stop = actions.brush(state, first, end).view.window or (0, 0)
+    start, stop = looks.brush(state, first, end).view.window or (0, 0)
 
     assert 0 <= start <= stop - 4
     assert stop <= state.kvm.config.max_gfn() + 1

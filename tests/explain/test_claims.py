@@ -8,6 +8,7 @@ import re
 import pytest
 
 from explorer.app import state as actions
+from explorer.app import telling
 from explorer.engine.commands import AttachTracker, GuestWrite
 from explorer.engine.events import (
     ArrayAllocated,
@@ -28,7 +29,7 @@ SHOWN = [claim for claim in CLAIMS if claim.shown is not None]
 
 def shown(name):
     """Return the state a claim opens, its last operation, and what happened in the step it stops at."""
-    state = actions.show_claim(actions.initial_state(), name)
+    state = telling.show_claim(actions.initial_state(), name)
     op = state.run.detail(state.stop.op)
     return state, op, op.cells[state.stop.cell].events
 
@@ -69,7 +70,7 @@ def test_every_fact_has_its_test():
 def test_a_claim_opens_its_state_and_the_way_back_is_kept(claim):
     before = actions.initial_state()
 
-    opened = actions.show_claim(before, claim.name)
+    opened = telling.show_claim(before, claim.name)
 
     op, cell = claim.shown.at.split(".")
     assert (opened.stop.op + 1, opened.stop.cell + 1) == (int(op), int(cell))
@@ -83,7 +84,7 @@ def test_a_claim_opens_its_state_and_the_way_back_is_kept(claim):
 def test_a_claim_that_cannot_be_shown_is_told_and_changes_nothing(name):
     before = actions.initial_state()
 
-    after = actions.show_claim(before, name)
+    after = telling.show_claim(before, name)
 
     assert "can be shown" in after.notice.text
     assert (after.run, after.stop) == (before.run, before.stop)

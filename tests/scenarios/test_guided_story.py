@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 
+from explorer.app import addresses, telling
 from explorer.app import state as actions
 from explorer.engine.commands import (
     AttachTracker,
@@ -89,7 +90,7 @@ def test_a_story_says_what_to_look_for_in_one_or_two_sentences_that_fit_a_line(n
 def test_a_story_opens_from_cold_by_its_address(name):
     scenario = load_scenario(name)
 
-    opened = actions.from_link(actions.initial_state(), {"story": name})
+    opened = addresses.from_link(actions.initial_state(), {"story": name})
 
     assert (opened.title, opened.machine.profile) == (scenario.title, scenario.profile.name)
     assert opened.stop == (scenario.at or run_of(scenario).last_stop)
@@ -103,18 +104,18 @@ def test_every_step_of_a_beat_has_an_address(name):
 
     for cell in range(len(run.detail(len(run) - 1).cells)):
         address = {"story": name, "at": f"{len(run)}.{cell + 1}"}
-        opened = actions.from_link(opening, address)
+        opened = addresses.from_link(opening, address)
         assert (opened.stop, opened.run) == (Stop(len(run) - 1, cell), run)
-        assert actions.to_link(opened) == address
+        assert addresses.to_link(opened) == address
 
 
 def test_a_run_of_ones_own_gets_an_address_of_its_own():
     changed = actions.set_tracker(actions.load("inside-the-move", view=actions.View()), "kvmgt")
 
-    link = actions.to_link(changed)
+    link = addresses.to_link(changed)
 
     assert "story" not in link
-    assert actions.from_link(actions.initial_state(), link).run == changed.run
+    assert addresses.from_link(actions.initial_state(), link).run == changed.run
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_run_of_ones_own_gets_an_address_of_its_own():
 def test_an_address_that_cannot_be_is_told_and_changes_nothing(address, words):
     before = actions.initial_state()
 
-    after = actions.from_link(before, address)
+    after = addresses.from_link(before, address)
 
     assert words in after.notice.text
     assert (after.run, after.stop, after.source) == (before.run, before.stop, before.source)
@@ -138,10 +139,10 @@ def test_the_beats_are_turned_like_pages_and_the_ends_hold():
     names = []
     for _ in range(len(BEATS) + 1):
         names.append(state.source)
-        state = actions.turn(state, 1)
+        state = telling.turn(state, 1)
 
     assert names == [*BEATS, BEATS[-1]]
-    assert actions.turn(actions.initial_state(), -1).source == BEATS[0]
+    assert telling.turn(actions.initial_state(), -1).source == BEATS[0]
 
 
 # -- one by one ------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def test_1_the_question_has_three_watches_and_its_answer_is_gone():
 
     assert opening.question
     assert sum(counts(opening.kvm).values()) == 3
-    assert actions.truth(opening) == 3
+    assert telling.truth(opening) == 3
 
 
 def test_2_inside_the_move_the_new_array_is_empty_and_the_old_one_is_freed_last():
