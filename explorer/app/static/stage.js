@@ -412,7 +412,7 @@ class Session {
   }
 
   judge(now) {
-    if (this.state === "gone" || this.kernel?.status === "dead") return "gone";
+    if (this.state === "gone" || this.kernel?.status === "dead" || this.kernel?.isDisposed) return "gone";
     if (!this.connected) return "cut";
     if (this.unanswered === null || now - this.unanswered <= LOST_AFTER) return this.state;
     return this.kernel?.status === "busy" ? "busy" : "gone";
@@ -443,6 +443,7 @@ class Session {
 
   retry() {
     this.retried = performance.now();
+    if (this.kernel?.isDisposed) return; // Jupyter has given it up, and would throw
     this.kernel?.reconnect?.().catch(() => {}); // still cut: it is tried again
   }
 }
