@@ -490,10 +490,12 @@ class App:
             return
 
         read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
+        gc.disable()  # of what is read nothing is garbage, and looking for some is a tenth of the time
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._change(lambda state: logs.show_log(state, *read()))
+            gc.enable()
             return
         loop.run_in_executor(None, read).add_done_callback(self._show_log)
 
@@ -502,6 +504,7 @@ class App:
         # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
         gc.collect()
         gc.freeze()
+        gc.enable()
 
     # -- onward ----------------------------------------------------------------------------------
 

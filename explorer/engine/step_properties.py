@@ -75,8 +75,9 @@ def newly_writable_for_the_other_space(before: Kvm, _command: Command, step: Ste
     after = step.kvm
     if after.sptes is before.sptes:
         return
+    tracked = [_tracked(before, as_id) for as_id in range(len(before.memslots))]
     for slot in published(after):
-        for gfn in counts_of(after, slot).keys() & _tracked(before, slot.as_id):
+        for gfn in counts_of(after, slot).keys() & tracked[slot.as_id]:
             for as_id in range(len(after.memslots)):
                 if as_id == slot.as_id:
                     continue
