@@ -95,7 +95,7 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
 def _what_works(ghost: OpDetail, call: SetMemoryRegion) -> str:
     """Return the smallest change that the engine accepts, as a sentence."""
     change = next(iter(changes_that_work(ghost.before, call, most=1)), None)
-    return f" Would work: {change.words}." if change is not None else ""
+    return f" Would work: {change.words}{change.but}." if change is not None else ""
 
 
 def _side_effects(ghost: OpDetail) -> list[str]:
