@@ -203,7 +203,7 @@ def _beliefs(moment: Moment) -> Section | None:
             "lost"
             if any(w.fate == "lost" for w in mine)
             else "dropped"
-            if any((w.by, w.fate) == ("tracker", "returned") for w in mine)
+            if any(w.fate == "dropped" for w in mine)
             else "returned"
             if all(w.fate == "returned" for w in mine)
             else "will be lost"
