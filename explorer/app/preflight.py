@@ -95,7 +95,7 @@ def _region_preflight(ghost: OpDetail, call: SetMemoryRegion) -> Preflight:
 def _what_works(ghost: OpDetail, call: SetMemoryRegion) -> str:
     """Return the smallest change that the engine accepts, as a sentence."""
     change = next(iter(changes_that_work(ghost.before, call, most=1)), None)
-    return f" Would work: {change.words}." if change is not None else ""
+    return f" Would work: {change.words}{change.but}." if change is not None else ""
 
 
 def _side_effects(ghost: OpDetail) -> list[str]:
@@ -124,10 +124,9 @@ def _fates(moment: Moment) -> list[str]:
     ledger = ledger_of(moment)
     if ledger is None:
         return []
-    returned = ledger.returned - ledger.dropped
     carried = ledger.kept if moment.change is KvmMrChange.MOVE and moment.kvm.profile.move_keeps_arch_metadata else 0
     told = ((ledger.lost, "lost"), (ledger.dropped, "dropped by KVMGT"), (carried, "carried over by index"))
     found = [f"{plural(n, 'watch')} {fate} (harmful)" for n, fate in told if n]
-    if returned:
-        found.append(f"{plural(returned, 'watch')} returned by the zap (harmless)")
+    if ledger.returned:
+        found.append(f"{plural(ledger.returned, 'watch')} returned by the zap (harmless)")
     return found

@@ -36,6 +36,7 @@ from explorer.trace.source import file_source
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from explorer.explain.changes import Change
     from explorer.explain.why import Reason, Why
     from explorer.explain.xray import XRay
 
@@ -176,7 +177,7 @@ def _as_text(found: Why) -> Iterator[str]:
         for reason in found.reasons[1:]:
             yield f"  - {' '.join(reason.assumptions) or 'The arguments alone are refused.'}"
             yield f"    {reason.xray.function}(): “{reason.xray.guard.title}”, {reason.xray.operands}"
-            yield from (f"    works: {change.words}{_does(change.does)}" for change in reason.xray.changes[:1])
+            yield from (f"    works: {change.words}{_does(change)}" for change in reason.xray.changes[:1])
 
 
 def _xray_as_text(seen: XRay, reason: Reason) -> Iterator[str]:
@@ -202,7 +203,7 @@ def _xray_as_text(seen: XRay, reason: Reason) -> Iterator[str]:
     yield ""
     yield "What would work: each was run in the model" if seen.changes else f"What would work: {seen.nothing_works}"
     for number, change in enumerate(seen.changes, 1):
-        yield f"  {number}  {change.words}{_does(change.does)}"
+        yield f"  {number}  {change.words}{_does(change)}"
         yield from (f"       {format_command(command)}" for command in change.commands)
 
 
@@ -213,5 +214,7 @@ def _same_errno(seen: XRay, others: int) -> str:
     return f"{plural(others, 'other check')} of such a call answer{'s' if others == 1 else ''} {errno}"
 
 
-def _does(change: KvmMrChange) -> str:
-    return " (returns 0, and nothing changes)" if change is KvmMrChange.NOOP else f" (a {change.value})"
+def _does(change: Change) -> str:
+    if change.does is KvmMrChange.NOOP:
+        return " (returns 0, and nothing changes)"
+    return f" (a {change.does.value}{change.but})"

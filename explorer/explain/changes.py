@@ -1,7 +1,8 @@
 """The smallest changes with which a refused region call is accepted, each one tried in the engine.
 
 A search in order of size: the call is run on a copy of the VM; where a check fires, every edit that answers this
-check is tried in its turn. What is returned was accepted by the engine in exactly this form.
+check is tried in its turn. What is returned was accepted by the engine in exactly this form; what it costs is
+read from the ledger of that run.
 
 Not searched: other kernels, other kinds of VM. Read next: `xray`.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.uapi import KvmMrChange
+from explorer.explain.costs import cost_of
 from explorer.explain.edits import ARGUMENT_EDITS, Edit
 from explorer.explain.gmem_edits import GMEM_EDITS
 from explorer.explain.slot_edits import SLOT_EDITS
@@ -49,6 +51,13 @@ class Change(NamedTuple):
     """What the region call then is."""
     size: float
     """How much is changed; only its order means something."""
+    cost: str = ""
+    """What it does to watches that somebody counts on, such as ``2 watches are lost``; empty if nothing."""
+
+    @property
+    def but(self) -> str:
+        """The cost as the end of a sentence."""
+        return f", but {self.cost}" if self.cost else ""
 
 
 class _Attempt(NamedTuple):
@@ -137,7 +146,7 @@ def changes_that_work(kvm: Kvm, call: SetMemoryRegion, *, most: int = MOST) -> t
             heappush(waiting, (size + _WITHOUT_EFFECT, next(order), attempt._replace(does=step.change)))
         elif step.change is not None:
             found.note(attempt.kinds, attempt.change(step.change, size))
-    return tuple(change for _, change in found.chosen())
+    return tuple(change._replace(cost=cost_of(kvm, change.commands).words) for _, change in found.chosen())
 
 
 def _none(_kvm: Kvm, _call: SetMemoryRegion) -> tuple[Edit, ...]:

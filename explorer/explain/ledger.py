@@ -1,8 +1,8 @@
 """Watches as tokens: where each came from, who took it, what is lost with the old arrays, and when.
 
-A watch is one count of one page. The sum always balances: before = returned + kept + lost. A watch that the
-zap returns is made again when the guest needs it; one that a tracker's own callback takes back in the course of
-a call, as KVMGT's does before 6.6, is *dropped*: returned too, but nobody asks for it again.
+A watch is one count of one page. The sum always balances: before = returned + kept + dropped + lost. A watch that
+the zap returns is made again when the guest needs it; one that a tracker's own callback takes back in the course of
+a call, as KVMGT's does before 6.6, is *dropped*: nobody asks for it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "Watch", "ledger_of", "watches_of"]
 
-Fate = Literal["held", "returned", "lost"]
+Fate = Literal["held", "returned", "dropped", "lost"]
 
 
 class Watch(NamedTuple):
@@ -30,7 +30,8 @@ class Watch(NamedTuple):
     gfn: int
     by: Literal["shadow paging", "tracker"]
     fate: Fate
-    """``held``: in the array; ``returned``: taken back by who asked for it; ``lost``: gone with the array."""
+    """``held``: in the array; ``returned``: given back by the zap; ``dropped``: taken back by its tracker's own
+    callback; ``lost``: gone with the array."""
 
 
 class Ledger(NamedTuple):
@@ -46,6 +47,8 @@ class Ledger(NamedTuple):
     """How many of the held ones a callback of their tracker will take back."""
     will_be_lost_own: int = 0
     """How many of those that will be lost are shadow paging's."""
+    dropped_at: int | None = None
+    """Number, from 1, of the step in which watches are or will be dropped; None if none will."""
 
     @property
     def before(self) -> int:
@@ -58,7 +61,7 @@ class Ledger(NamedTuple):
 
     @property
     def returned(self) -> int:
-        """How many were taken back."""
+        """How many the zap gave back."""
         return self.count("returned")
 
     @property
@@ -77,13 +80,13 @@ class Ledger(NamedTuple):
 
     @property
     def dropped(self) -> int:
-        """How many of the returned ones a callback of their tracker took back."""
-        return self.count("returned", "tracker")
+        """How many a callback of their tracker took back."""
+        return self.count("dropped")
 
     @property
     def kept(self) -> int:
-        """How many are in the array and not about to be lost with it."""
-        return self.count("held") - self.will_be_lost
+        """How many are in the array and neither about to be lost with it nor to be dropped."""
+        return self.count("held") - self.will_be_lost - self.will_be_dropped
 
 
 def watches_of(kvm: Kvm, slot: KvmMemorySlot | None) -> tuple[Watch, ...]:
@@ -113,9 +116,10 @@ def ledger_of(moment: Moment) -> Ledger | None:
     now = _fates(before, moment.events, old)
     end = _fates(before, tuple(event for cell in op.cells for event in cell.events), old)
     lost_at = _step_of_loss(op, old) if any(watch.fate == "lost" for watch in end) else None
+    dropped_at = _step_of_drop(op, old) if any(watch.fate == "dropped" for watch in end) else None
     changes = Counter((b.by, b.fate) for a, b in zip(now, end, strict=True) if a.fate == "held" != b.fate)
     will = sum(count for (_, fate), count in changes.items() if fate == "lost")
-    return Ledger(now, lost_at, will, changes["tracker", "returned"], changes["shadow paging", "lost"])
+    return Ledger(now, lost_at, will, changes["tracker", "dropped"], changes["shadow paging", "lost"], dropped_at)
 
 
 def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemorySlot | None) -> tuple[Watch, ...]:
@@ -123,12 +127,12 @@ def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemoryS
     watches = list(before)
     for event in events:
         if isinstance(event, WriteUntracked):
-            if old is None or (event.slot, event.as_id) != (old.id, old.as_id):
+            if not _is_of(event, old):
                 continue  # of another slot, such as the one at the same gfn in the other address space
             by = "shadow paging" if event.by == SHADOW_PAGING else "tracker"
             for at, watch in enumerate(watches):
                 if (watch.gfn, watch.by, watch.fate) == (event.gfn, by, "held"):
-                    watches[at] = watch._replace(fate="returned")
+                    watches[at] = watch._replace(fate="returned" if by == "shadow paging" else "dropped")
                     break
         elif isinstance(event, ArrayFreed) and old is not None and event.array == old.arch.gfn_write_track:
             watches = [w._replace(fate="lost") if w.fate == "held" else w for w in watches]
@@ -141,3 +145,15 @@ def _step_of_loss(op: OpDetail, old: KvmMemorySlot | None) -> int | None:
             if isinstance(event, ArrayFreed) and old is not None and event.array == old.arch.gfn_write_track:
                 return number
     return None
+
+
+def _step_of_drop(op: OpDetail, old: KvmMemorySlot | None) -> int | None:
+    for number, cell in enumerate(op.cells, 1):
+        for event in cell.events:
+            if isinstance(event, WriteUntracked) and _is_of(event, old) and event.by != SHADOW_PAGING:
+                return number
+    return None
+
+
+def _is_of(event: WriteUntracked, slot: KvmMemorySlot | None) -> bool:
+    return slot is not None and (event.slot, event.as_id) == (slot.id, slot.as_id)

@@ -72,10 +72,11 @@ def _array(sheet: Sheet, picture: ArrayPicture, top: float, width: float) -> flo
     for at in range(1, len(xs)):
         xs[at] = max(xs[at], xs[at - 1] + _SPACING)
     for x, watch in zip(xs, shown, strict=True):
-        kind = watch.fate if watch.fate != "held" else "external" if watch.by == "tracker" else "internal"
+        held = "external" if watch.by == "tracker" else "internal"
+        kind = {"held": held, "returned": "returned", "dropped": "lost", "lost": "lost"}[watch.fate]
         sheet.mark(f"watch_{kind}", min(x, right - 8), middle, scale=0.85)
     words = picture.words if picture.state != "freed" else f"freed: {picture.words}"
-    role = "lost" if any(w.fate == "lost" for w in picture.watches) else "ink_2"
+    role = "lost" if any(w.fate in ("dropped", "lost") for w in picture.watches) else "ink_2"
     sheet.text(left, bar_bottom + 12, words, role, 13, anchor="left")
     return bar_bottom + 36
 

@@ -13,13 +13,16 @@ __all__ = ["ledger_panel"]
 
 
 def ledger_panel(ledger: Ledger | None) -> Node:
-    """Return the equation of watches: before = returned + kept + lost."""
+    """Return the equation of watches: before = returned + kept + dropped + lost.
+
+    Of the last two the one that is 0 is left out if the other is not.
+    """
     if ledger is None:
         return el("div", cls="ledger is-empty")
     own = sum(1 for w in ledger.watches if w.by == "shadow paging")
     trackers = ledger.before - own
-    lost = ledger.lost + ledger.will_be_lost
-    when = f"will be lost at step {ledger.lost_at}" if ledger.will_be_lost else "lost"
+    harmed = _harmed(ledger)
+    told = ", ".join(f"{n} {words}" for n, words, _ in harmed)
     return el(
         "div",
         _term(
@@ -32,25 +35,29 @@ def ledger_panel(ledger: Ledger | None) -> Node:
         _term(
             ledger.returned,
             "returned",
-            "returned by the zap" if not ledger.dropped else "returned or dropped" if own else "dropped",
-            "harmless: the zap comes before the slot changes"
-            if not ledger.dropped
-            else f"harmful: the tracker’s own callback dropped {ledger.dropped}",
+            "returned by the zap",
+            "harmless: the zap comes before the slot changes",
         ),
         el("span", "+", cls="op"),
         _term(ledger.kept, None, "kept", "still in the array" if ledger.kept else "new arrays start at zero"),
-        el("span", "+", cls="op"),
-        _term(
-            lost,
-            "lost",
-            when,
-            _why_harmful(ledger) if lost else "nothing is lost",
-            loud=lost > 0,
+        *(
+            node
+            for n, words, note in harmed
+            for node in (el("span", "+", cls="op"), _term(n, "lost", words, note, loud=n > 0))
         ),
         cls="ledger",
         role="group",
-        aria_label=f"{ledger.before} watches before, {ledger.returned} returned, {ledger.kept} kept, {lost} {when}",
+        aria_label=f"{ledger.before} watches before, {ledger.returned} returned, {ledger.kept} kept, {told}",
     )
+
+
+def _harmed(ledger: Ledger) -> tuple[tuple[int, str, str], ...]:
+    """Return the terms of what is not there for who counts on it: number, words and why that is harmful."""
+    lost, dropped = ledger.lost + ledger.will_be_lost, ledger.dropped + ledger.will_be_dropped
+    when = f"will be lost at step {ledger.lost_at}" if ledger.will_be_lost else "lost"
+    how = f"will be dropped by KVMGT at step {ledger.dropped_at}" if ledger.will_be_dropped else "dropped by KVMGT"
+    terms = ((dropped, how, "harmful: its flags still say tracked"), (lost, when, _why_harmful(ledger)))
+    return tuple(term for term in terms if term[0]) or ((0, "lost", "nothing is lost"),)
 
 
 def _why_harmful(ledger: Ledger) -> str:

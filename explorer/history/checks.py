@@ -172,6 +172,8 @@ class Checks:
         if of_step:
             assert now.step is not None, "only an operation has a step"
             step_invariant = STEP_INVARIANTS[now.next - len(INVARIANTS)]
+            if not step_invariant.concerns(now.before.profile):
+                return ()
             number = step_invariant.number
             violations = step_invariant.check(now.before, self._run.commands[now.op], now.step)
         else:

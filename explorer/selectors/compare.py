@@ -229,9 +229,14 @@ def _zaps(route: _Route) -> str:
 
 
 def _returned(route: _Route) -> str:
-    ledger = route.ledger
-    dropped = f", {ledger.dropped} by its tracker’s callback" if ledger.dropped else ""
-    return f"{ledger.returned} of {ledger.before}{dropped}"
+    return f"{route.ledger.returned} of {route.ledger.before}"
+
+
+def _dropped(route: _Route) -> str | None:
+    """Return how many watches KVMGT's own callback took back; None without KVMGT."""
+    if not any(isinstance(t, Kvmgt) and t.attached for t in route.before.trackers.values()):
+        return None
+    return f"{route.ledger.dropped} of {route.ledger.before}"
 
 
 def _lost(route: _Route) -> str:
@@ -303,9 +308,10 @@ _FACTS: tuple[tuple[str, str, Callable[[_Route], str | None]], ...] = (
     ("Readers", "find the slot INVALID in", _invalid),
     ("Readers", "find no slot in", _nothing),
     ("Readers", "zaps of what they had mapped", _zaps),
-    ("Watches", "taken back", _returned),
+    ("Watches", "returned by the zap", _returned),
+    ("Watches", "dropped by KVMGT", _dropped),
     ("Watches", "lost with their array", _lost),
-    ("Watches", "still there", _kept),
+    ("Watches", "kept", _kept),
     ("Trackers", "region callbacks", _callbacks),
     ("Trackers", "KVMGT: protect table", _protect_table),
     ("Trackers", "KVMGT: page_track_tree", _flags),

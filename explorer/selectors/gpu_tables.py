@@ -105,6 +105,7 @@ def table_at(run: Run, stop: Stop, kvm: Kvm, user: int, gfn: Gfn, spt: Spt) -> G
             if not isinstance(vgpu, Kvmgt) or gfn not in vgpu.spts:
                 made, home = op, host_page_of(before, gfn)
                 break
+    home = host_page_of(kvm, gfn) if home is None else home  # the run does not say: it is where it was shadowed
     gfns = _gfns_of(kvm, home) if home is not None else ()
     return GpuTable(user, gfn, spt, made, home, gfn if gfn in gfns else next(iter(gfns), None))
 

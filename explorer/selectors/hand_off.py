@@ -252,6 +252,11 @@ class _Objects:
             ),
         )
 
+    def last_with(self, array_id: ArrayId) -> Kvm:
+        """Return the VM now, or as it was last before this array was freed."""
+        kvms = [self.op.before, *(cell.kvm for cell in self.op.cells[: self.moment.stop.cell + 1])]
+        return next((kvm for kvm in reversed(kvms) if array_id in kvm.heap), kvms[-1])
+
     def _old_now(self) -> KvmMemorySlot | None:
         pending = self.moment.kvm.pending
         return pending.old if pending is not None and pending.old is not None else self.old
@@ -283,7 +288,7 @@ def _row(
         call is not None and bool(call.memory_size) and bool(call.flags & KVM_MEM_LOG_DIRTY_PAGES),
     )
     values = [
-        _value(field, slot, kvm if slot is not old or "old" not in objects.gone else moment.op.before, objects)  # type: ignore[union-attr]
+        _value(field, slot, kvm if slot is not old or "old" not in objects.gone else None, objects)
         for slot in (
             old,
             invalid if "INVALID" not in objects.gone else None,
@@ -340,7 +345,8 @@ def _changed_now(field: FieldName, now: _Objects, then: _Objects | None) -> bool
     )
 
 
-def _value(field: FieldName, slot: KvmMemorySlot | None, kvm: Kvm, objects: _Objects) -> Value:
+def _value(field: FieldName, slot: KvmMemorySlot | None, kvm: Kvm | None, objects: _Objects) -> Value:
+    """Return what a slot object has in a field; without a VM, arrays that were freed hold what they held then."""
     if slot is None:
         return Value("")
     match field:
@@ -364,11 +370,11 @@ def _value(field: FieldName, slot: KvmMemorySlot | None, kvm: Kvm, objects: _Obj
             return _array_value(slot.arch.gfn_write_track, kvm, objects)
 
 
-def _array_value(array_id: ArrayId | None, kvm: Kvm, objects: _Objects) -> Value:
+def _array_value(array_id: ArrayId | None, kvm: Kvm | None, objects: _Objects) -> Value:
     if array_id is None:
         return Value("NULL")
     letter = objects.letters.get(array_id, "A")
-    array = kvm.heap.get(array_id)
+    array = (kvm or objects.last_with(array_id)).heap.get(array_id)
     match array:
         case RmapArrays():
             text = " + ".join(count_text(n) for n in array.lengths)

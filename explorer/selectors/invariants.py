@@ -83,7 +83,7 @@ def first_sentence(run: Run, checks: Checks) -> str:
     name = run.start.profile.name
     if first is None:
         seen = _seen(run, checks)
-        of_states, of_steps = len(INVARIANTS), len(STEP_INVARIANTS)
+        of_states, of_steps = len(INVARIANTS), _of_steps(run)
         return f"No invariant is broken on {name}: {of_states} of states and {of_steps} of steps hold {seen}."
     words = _names(checks.breaks[first])
     sure = (
@@ -94,6 +94,11 @@ def first_sentence(run: Run, checks: Checks) -> str:
     )
     where = _row(run, checks, checks.breaks[first][0], first)
     return f"{sure} on {name}: {_title(run, first)} breaks {words}. {where.sentence}"
+
+
+def _of_steps(run: Run) -> int:
+    """Return how many properties of steps concern the kernel of a run."""
+    return sum(each.concerns(run.start.profile) for each in STEP_INVARIANTS)
 
 
 def _seen(run: Run, checks: Checks) -> str:
@@ -167,7 +172,7 @@ def _status(run: Run, checks: Checks, op: int) -> str:
     if found is None:
         return "Invariants are not evaluated here yet."
     by_step = len(checks.by_step(op))
-    total = len(INVARIANTS) + (len(STEP_INVARIANTS) if op >= 0 else 0)
+    total = len(INVARIANTS) + (_of_steps(run) if op >= 0 else 0)
     held = total - len(found) - by_step
     when = f"after operation {op + 1}" if op >= 0 else "at the start"
     return f"{held} of {total} invariants hold {when} on {run.start.profile.name}."

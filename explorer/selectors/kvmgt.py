@@ -8,7 +8,7 @@ from explorer.engine.lookup import gfn_to_memslot
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import PAGE_SHIFT, Hva
 from explorer.explain.words import hex_text, plural
-from explorer.selectors.gpu_tables import ENTRY_BYTES, entries_of, guest_words, table_at
+from explorer.selectors.gpu_tables import ENTRY_BYTES, count_of, entries_of, guest_words, table_at
 from explorer.selectors.gpu_watch import Keeper, Place, because_of, keepers_of, places_of
 from explorer.selectors.gpu_writes import Chain, Written, chain_of, writes_to
 
@@ -23,6 +23,15 @@ __all__ = ["MOST_ROWS", "EntryRow", "HostPage", "KvmgtView", "TableChoice", "sel
 MOST_ROWS = 6
 """Entries drawn; wrong ones come first."""
 _MOST_TABLES = 6
+
+NextWrite = Literal["seen", "waits", "missed", "no slot"]
+_AND_SO: dict[NextWrite, tuple[str, str]] = {
+    "seen": ("and sees every write to its table", "though writes to the table are seen"),
+    "waits": ("and a write to the table waits for the call", "and a write to the table waits for the call"),
+    "missed": ("but the next write to the table will be missed", "and nobody is told of the next write"),
+    "no slot": ("so KVM watches no page of it", "and its table is in no slot: KVM watches no page of it"),
+}
+"""What becomes of the next write to the table: if no entry is wrong, and if one is."""
 
 
 class EntryRow(NamedTuple):
@@ -135,15 +144,17 @@ def _view(
     hosts, numbers, base = _hosts(kvm, table, shown)
     wrong = sum(e.wrong for e in entries)
     chains = _chains(run, kvm, table, shown)
-    missed = bool(chains) and not chains[-1].seen
+    next_write = _next_write(kvm, table, chains)
     return KvmgtView(
         verdict=f"{wrong} of {len(entries)} {'entry' if len(entries) == 1 else 'entries'} wrong"
         if wrong
+        else "The guest’s table is in no slot"
+        if next_write == "no slot"
         else "The GPU uses what the guest means"
         if entries
         else "The guest’s table is empty",
-        and_so=_and_so(wrong, missed=missed),
-        loud=bool(wrong) or missed,
+        and_so=_AND_SO[next_write][bool(wrong)],
+        loud=bool(wrong) or next_write in ("missed", "no slot"),
         because=because_of(kvm, table),
         writes=_writes(written),
         tables=choices,
@@ -159,10 +170,16 @@ def _view(
     )
 
 
-def _and_so(wrong: int, *, missed: bool) -> str:
-    if wrong:
-        return "and nobody is told of the next write" if missed else "though writes to the table are seen"
-    return "but the next write to the table will be missed" if missed else "and sees every write to its table"
+def _next_write(kvm: Kvm, table: GpuTable, chains: tuple[Chain, ...]) -> NextWrite:
+    """Return what becomes of the guest's next write to the table, which a write of earlier does not tell."""
+    slot = gfn_to_memslot(kvm.active(), table.now) if table.now is not None else None
+    if slot is None or table.now is None:
+        return "no slot"
+    vgpu = kvm.trackers[table.user]
+    if chains[-1].seen:
+        return "seen"
+    watched = count_of(kvm, table.now) and isinstance(vgpu, Kvmgt) and table.now in vgpu.protect_table
+    return "waits" if slot.invalid and watched else "missed"
 
 
 def _writes(written: tuple[Written, ...]) -> str:

@@ -14,6 +14,7 @@ from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.changes import changes_that_work
+from explorer.explain.costs import cost_of
 from explorer.explain.ledger import ledger_of
 from explorer.explain.origins import watch_origins
 from explorer.explain.sentences import sentences_of
@@ -202,7 +203,7 @@ def _beliefs(moment: Moment) -> Section | None:
             "lost"
             if any(w.fate == "lost" for w in mine)
             else "dropped"
-            if any((w.by, w.fate) == ("tracker", "returned") for w in mine)
+            if any(w.fate == "dropped" for w in mine)
             else "returned"
             if all(w.fate == "returned" for w in mine)
             else "will be lost"
@@ -341,18 +342,23 @@ def _what_works(run: Run, moment: Moment) -> Section | None:
     if op is None or call is None or op.step.refused_by is None:
         return None
     guard = op.step.refused_by
-    changes = changes_that_work(op.before, call)
-    words = [_words(change) for change in changes]
-    rows = [(RailCell(text[0].upper() + text[1:], "check"), RailCell("0", number=True)) for text in words]
+    rows = [_row_of_change(_words(change), change.cost) for change in changes_that_work(op.before, call)]
     if guard.name == "external_user" and len(run) <= _LONG_RUN:
-        users = op.before.track_notifiers
         other = run.up_to(moment.stop.op).on("v6_1", op.before.config)
         step = apply(other.end, call, record=False)
         if step.errno is None:
-            rows.append((RailCell("The same call on 6.1", "lost" if users else "check"), RailCell("0", number=True)))
+            rows.append(_row_of_change("the same call on 6.1", cost_of(other.end, (call,)).words))
     if not rows:
         return Section("What would work", text=f"Nothing: {why_nothing_works(guard)}.")
     return Section("What would work", rows=tuple(rows), note="each line was run in the model")
+
+
+def _row_of_change(words: str, cost: str) -> tuple[RailCell, ...]:
+    """Return a change with what the call then returns; one that harms watches does not look like one that does not."""
+    return (
+        RailCell(words[0].upper() + words[1:], "lost" if cost else "check"),
+        RailCell(f"returns 0, but {cost}" if cost else "returns 0", role="lost" if cost else ""),
+    )
 
 
 def _first_change(moment: Moment) -> str:
@@ -361,7 +367,7 @@ def _first_change(moment: Moment) -> str:
     if op is None or call is None or op.step.refused_by is None:
         return ""
     change = next(iter(changes_that_work(op.before, call, most=1)), None)
-    return f" Would work: {_words(change)}." if change is not None else ""
+    return f" Would work: {_words(change)}{change.but}." if change is not None else ""
 
 
 def _words(change: Change) -> str:

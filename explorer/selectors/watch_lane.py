@@ -62,8 +62,8 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
         else:
             labels.append(Label(end - 8, 0.1, text, role, "right", "small", bold=bold))
 
-    returned = sum(1 for w in watches if (w.by, w.fate) == ("shadow paging", "returned"))
-    dropped = sum(1 for w in watches if (w.by, w.fate) == ("tracker", "returned"))
+    returned = sum(1 for w in watches if w.fate == "returned")
+    dropped = sum(1 for w in watches if w.fate == "dropped")
     lost = sum(1 for w in watches if w.fate == "lost")
     last = max(marks, key=lambda mark: mark.x)
     first = next((at for at, mark in enumerate(marks) if mark.kind == "external"), None)
@@ -71,7 +71,7 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
     if first is not None and named:
         labels.append(Label(marks[first].x - 16, 0.45, "tracker", "external", "right"))
     labels += counts_beside(marks, named=first if named else None)
-    told = ((returned, "returned"), (dropped, "dropped by the tracker"), (lost, "lost"))
+    told = ((returned, "returned"), (dropped, "dropped by KVMGT"), (lost, "lost"))
     words = [f"{count} {what}" for count, what in told if count]
     if words:
         role = "lost" if lost or dropped else "internal"
@@ -113,7 +113,7 @@ def marks_of(
                     "returned"
                     if watch.fate == "returned"
                     else "lost"
-                    if watch.fate == "lost"
+                    if watch.fate in ("dropped", "lost")
                     else "external"
                     if watch.by == "tracker"
                     else "internal"
@@ -131,11 +131,10 @@ def marks_of(
 
 
 def _fate_text(watch: Watch) -> str:
-    if (watch.by, watch.fate) == ("tracker", "returned"):
-        return "dropped by the tracker’s own callback"
     return {
         "held": "the count is in the array",
-        "returned": "taken back by who asked",
+        "returned": "returned by the zap",
+        "dropped": "dropped by KVMGT’s own callback",
         "lost": "lost with the old array",
     }[watch.fate]
 

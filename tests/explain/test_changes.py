@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import PROFILE, REGION
+from runs import KVMGT, LOGGER, MOVE, PROFILE, REFUSES_A_MOVE, REGION, SLOT, WATCHED, run_of
 from story import H, story
 
 from explorer.engine.apply import apply
@@ -11,6 +11,7 @@ from explorer.engine.commands import parse_command
 from explorer.engine.config import VmConfig
 from explorer.engine.state import new_vm
 from explorer.explain.changes import changes_that_work
+from explorer.explain.costs import cost_of
 from explorer.explain.xray import xray_of
 
 
@@ -156,3 +157,37 @@ def test_no_change_is_offered_that_the_engine_refuses(profile, commands, tracked
                 assert step.errno is None
                 after = step.kvm
         kvm = apply(kvm, command).kvm
+
+
+# -- what a change costs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", REFUSES_A_MOVE)
+@pytest.mark.parametrize("lines", [KVMGT, LOGGER])
+def test_a_change_with_which_watches_are_lost_says_so(profile, lines):
+    # kernel-reference 6.5.4 and 5.6: a DELETE takes the counts with the array, and nobody asks again.
+    costs = {c.words: c.cost for c in changes_that_work(run_of(profile, *lines).end, parse_command(MOVE))}
+
+    assert costs["DELETE and CREATE at 0xd0200000"] == "2 watches are lost"
+
+
+def test_a_change_after_which_kvmgt_has_given_its_watches_back_itself_costs_nothing():
+    costs = {c.words: c.cost for c in changes_that_work(run_of("v6_12", *KVMGT).end, parse_command(MOVE))}
+
+    assert costs["detach KVMGT first"] == ""
+
+
+@pytest.mark.parametrize(
+    ("profile", "lines", "words"),
+    [
+        # kernel-reference 6.6, 5.6 and 2.1
+        ("v6_1", KVMGT, "KVMGT drops 2 watches"),
+        ("v6_1", LOGGER, "2 watches are lost"),
+        ("v6_6_nocheck", KVMGT, "2 watches are lost"),
+        ("pre_edd4", LOGGER, "2 watches will stand for other pages"),
+        ("v6_1", WATCHED, ""),
+        ("v6_1", (SLOT,), ""),
+    ],
+)
+def test_a_move_costs_what_its_ledger_says(profile, lines, words):
+    assert cost_of(run_of(profile, *lines).end, (parse_command(MOVE),)).words == words

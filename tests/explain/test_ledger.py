@@ -67,7 +67,8 @@ def test_the_equation_balances_at_every_step_and_its_terms_are_what_the_array_ho
         ledger = ledger_of(moment)
         if ledger is None:
             continue
-        assert ledger.before == ledger.returned + ledger.kept + ledger.lost + ledger.will_be_lost
+        dropped, lost = ledger.dropped + ledger.will_be_dropped, ledger.lost + ledger.will_be_lost
+        assert ledger.before == ledger.returned + ledger.kept + dropped + lost
         assert min(ledger.kept, ledger.will_be_lost, ledger.will_be_dropped) >= 0
         old = moment.old
         array = array_of(moment.kvm, old)
@@ -142,8 +143,9 @@ def test_before_6_6_kvmgts_callback_drops_its_watches_even_if_the_move_is_refuse
     ledger = ledger_of(end_of(run))
 
     assert (run.outcomes[-1].errno is not None) == (profile == "v6_1" and move == BEYOND)
-    assert (ledger.dropped, ledger.lost, ledger.kept) == (2, 0, 0)
+    assert (ledger.returned, ledger.dropped, ledger.lost, ledger.kept) == (3, 2, 0, 0)
     assert ledger_of(at_word(run, "check")).will_be_dropped == 2
+    assert run.detail(len(run) - 1).cells[ledger.dropped_at - 1].word == "zap"
 
 
 def test_without_the_check_kvmgts_watches_are_lost():

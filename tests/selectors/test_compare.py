@@ -77,7 +77,7 @@ def test_where_the_move_is_refused_only_the_other_route_gets_there(profile):
     assert both["result"] == (REFUSED, "0, then 0")
     assert both["slot in the end"] == ("gfn 0xd0000, 32 pages", "gfn 0xd0200, 32 pages")
     assert both["lost with their array"] == ("0 of 5", "2 of 5")
-    assert both["still there"] == ("2 of 5", "0 of 5")
+    assert both["kept"] == ("2 of 5", "0 of 5")
     assert both["region callbacks"] == ("none called", "track_remove_region")
     assert both["KVMGT: protect table"] == ("2 pages listed, 2 watched", "empty")
 
@@ -86,7 +86,9 @@ def test_before_6_6_both_routes_call_the_tracker_s_hook():
     both = facts(compared("v6_1", *KVMGT, MOVE))
 
     assert both["region callbacks"] == ("track_flush_slot", "track_flush_slot")
-    assert both["taken back"] == ("5 of 5, 2 by its tracker’s callback",) * 2
+    assert both["returned by the zap"] == ("3 of 5", "3 of 5")
+    assert both["dropped by KVMGT"] == ("2 of 5", "2 of 5")
+    assert both["lost with their array"] == ("0 of 5", "0 of 5")
     assert both["KVMGT: page_track_tree"] == ("2 say tracked", "2 say tracked")
 
 

@@ -9,7 +9,7 @@ from explorer.engine.apply import apply
 from explorer.engine.commands import GuestRead, parse_command
 from explorer.engine.events import GuestReadServed
 from explorer.engine.lookup import KVM_HVA_ERR_BAD, gfn_to_hva
-from explorer.history import Stop
+from explorer.history import Run, Stop
 from explorer.selectors.kvmgt import MOST_ROWS, select_kvmgt
 
 H = 0x7F00_0000_0000
@@ -167,6 +167,39 @@ def test_without_its_slot_the_guest_has_no_table_and_the_gpu_goes_on():
     assert [chain.when for chain in found.chains] == ["then"]
 
 
+@pytest.mark.parametrize("written", [(), ("guest_write gpa=0x1010018 value=0x1800001",)])
+@pytest.mark.parametrize("profile", ALL_PROFILES)
+def test_no_table_is_said_to_be_watched_once_its_slot_is_gone(profile, written):
+    run = run_of(profile, SLOT, "attach kind=kvmgt", "track gfn=0x1010", *written, DELETE)
+    found = select_kvmgt(run, run.last_stop)
+
+    # kernel-reference 6.5.4: the flag stays, the page is in no slot.
+    assert says(found)["KVM: count of 0x1010"] == ("no slot", True)
+    assert says(found)["KVMGT: page_track_tree"] == ("tracked", False)
+    assert (found.verdict, found.and_so) == (
+        ("1 of 1 entry wrong", "and its table is in no slot: KVM watches no page of it")
+        if written
+        else ("The guest’s table is in no slot", "so KVM watches no page of it")
+    )
+    assert found.loud
+
+
+def test_while_a_call_holds_a_watched_table_up_its_next_write_is_neither_seen_nor_missed():
+    run = run_of("v6_12", SLOT, "attach kind=kvmgt", "track gfn=0x1010", MOVE)
+    views = {cell.word: select_kvmgt(run, Stop(3, at)) for at, cell in enumerate(run.detail(3).cells)}
+
+    assert (views["zap"].and_so, views["zap"].loud) == ("and a write to the table waits for the call", False)
+    assert views["roll back"].and_so == "and sees every write to its table"
+
+
+def test_a_table_of_which_the_run_does_not_say_where_it_was_made_is_where_it_was_shadowed():
+    watched = run_of("v6_12", *SETUP).end
+    run = Run(watched, (parse_command(DELETE),))
+
+    assert select_kvmgt(run, Stop(-1, 0)).and_so == "and sees every write to its table"
+    assert select_kvmgt(run, run.last_stop).loud
+
+
 def test_inside_the_move_the_pages_of_the_invalid_slot_are_still_there():
     run = run_of("v6_1", *SETUP, MOVE)
     words = {
@@ -266,6 +299,8 @@ def test_every_moment_of_every_run_has_a_view(run):
     for moment in moments(run):
         found = select_kvmgt(run, moment.stop)
         assert bool(found.notice) != bool(found.verdict)
+        if "sees every write" in found.and_so or "writes to the table are seen" in found.and_so:
+            assert all(holds for keeper, (_, holds) in says(found).items() if keeper != "KVMGT: shadow entries")
 
 
 def test_a_command_that_is_not_the_guest_s_is_no_write():
