@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from explorer.app import addresses, kernels, logs, looks, telling
+from explorer.app import addresses, kernels, logs, looks, machines, telling
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
@@ -358,7 +358,7 @@ class App:
             case "v":
                 names = list(PROFILES)
                 at = names.index(self.state.machine.profile)
-                self._change(actions.set_profile, names[(at + 1) % len(names)])
+                self._change(machines.set_profile, names[(at + 1) % len(names)])
             case "i":
                 self._change(kernels.flip_test)
             case "u":

@@ -2,7 +2,8 @@
 
 Rule: a click becomes an action, an action is a function from a state to the next one, and nothing else changes
 anything. Bad input changes nothing but the notice. Here are the actions on the run; those on the view are in
-`looks`, stories and claims in `telling`, logs in `logs`, addresses and notes in `addresses`.
+`looks`, other kernels in `machines`, stories and claims in `telling`, logs in `logs`, addresses and notes in
+`addresses`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.imports import owners_of
 from explorer.engine.commands import AttachTracker, Command, DetachTracker
-from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import ExplorerError
 from explorer.explain.words import plural
-from explorer.history import OpDetail, Run, Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import moment_at
 from explorer.history.run import look_inside
@@ -27,6 +26,7 @@ from explorer.scenarios.runner import run_of
 if TYPE_CHECKING:
     from explorer.app.notes import Note
     from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.history import OpDetail, Run, Stop
     from explorer.history.moment import SlotKey
     from explorer.scenarios import Scenario
     from explorer.trace.tree import Backing
@@ -80,6 +80,14 @@ class Notice(NamedTuple):
     """A button's words, and the operation it leads to."""
 
 
+class Walk(NamedTuple):
+    """A walk through kernels or settings: the machine it began on, and what its last step said."""
+
+    machine: Machine
+    run: Run
+    said: Notice
+
+
 class Answer(NamedTuple):
     """What a newcomer predicted."""
 
@@ -108,6 +116,8 @@ class AppState:
     """Whether the opening question waits for its answer."""
     answered: Answer | None = None
     notice: Notice | None = None
+    walk: Walk | None = None
+    """Through which kernels a person goes; it ends with any other action, which takes its notice away."""
     earlier: AppState | None = None
     """The state before the past was changed or another run was shown, so that nothing is lost."""
     source: str = ""
@@ -295,28 +305,6 @@ def choose(state: AppState, kind: str) -> AppState:
 def edit(state: AppState, name: str, text: str) -> AppState:
     """Change a field of the composed operation."""
     return with_ghost(replace(state, compose=state.compose.with_field(name, text), question=False))
-
-
-def set_machine(state: AppState, machine: Machine) -> AppState:
-    """Run the same operations on another kernel or machine, and say how many results differ."""
-    run = Run(machine.start(), state.run.commands)
-    differ = sum(a != b for a, b in zip(state.run.outcomes, run.outcomes, strict=True))
-    total = len(run)
-    text = f"{differ} of {plural(total, 'operation')} now differ{'s' if differ == 1 else ''}" if total else ""
-    if state.ghost is not None:
-        composed = look_inside(run.end, state.ghost.command, total).step
-        if (composed.errno, composed.change) != (state.ghost.step.errno, state.ghost.step.change):
-            text += ", and so does the composed one"
-    notice = Notice(f"{text} on {PROFILES[machine.profile].title}.") if text else None
-    at_its_end = state.stop == state.run.end_of(state.stop.op)
-    stop = run.end_of(state.stop.op) if at_its_end else run.clamp(state.stop)
-    return with_ghost(replace(state, machine=machine, run=run, stop=stop, notice=notice, question=False))
-
-
-def set_profile(state: AppState, name: str) -> AppState:
-    """Choose another kernel."""
-    get_profile(name)
-    return set_machine(state, state.machine._replace(profile=name))
 
 
 def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
