@@ -53,10 +53,9 @@ def apart(
         text = f"all {total} return what they return on {other}."
     else:
         text = f"{total} returns what it returns on {other}." if pairs else f"as on {other}, no operation has run."
-    if composed is not None and there.composed is not None and here.composed is not None:
-        if there.composed != here.composed:
-            text += f" The composed {_difference(composed, there.composed, here.composed)}."
-    return text
+    if composed is None or there.composed is None or here.composed is None or there.composed == here.composed:
+        return text
+    return f"{text} The composed {_difference(composed, there.composed, here.composed)}."
 
 
 def _difference(command: Command, there: Outcome, here: Outcome) -> str:
