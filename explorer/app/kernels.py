@@ -198,6 +198,7 @@ def show_cell(state: AppState, profile: str, *, built_in: bool, attached: bool) 
             notice=Notice(
                 f"A branch on {PROFILES[profile].title}, external tracking {build}: {what}.{aside}",
                 stays=True,
+                back=True,
             ),
         )
     )

@@ -78,6 +78,8 @@ class Notice(NamedTuple):
     """What the table counts and what it leaves out."""
     go: tuple[str, int] | None = None
     """A button's words, and the operation it leads to."""
+    back: bool = False
+    """Whether it came with another run, or another past; a button leads back to what was there before."""
 
 
 class Walk(NamedTuple):
@@ -260,6 +262,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
         notice = Notice(
             f"A branch from operation {n}: {plural(len(state.run) - n, 'later operation')} set aside.",
             stays=True,
+            back=True,
         )
     run = base.then(*commands)
     compose = replace(state.compose, shown=False) if hide_ghost else state.compose
@@ -320,7 +323,9 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
         return replace(
             after,
             notice=Notice(
-                f"No tracker can attach: {errno.name}, KVM was built without external write tracking.", "error"
+                f"No tracker can attach: {errno.name}, KVM was built without external write tracking.",
+                "error",
+                back=after.notice is not None and after.notice.back,
             ),
         )
     return after

@@ -17,6 +17,7 @@ from explorer.app.imports import read_log
 from explorer.app.link import LinkError, unpack
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
+from explorer.engine.commands import parse_command
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
@@ -127,6 +128,20 @@ def test_another_setting_says_what_differs_from_the_one_before(opening: AppState
     )
     # kernel-reference 4.6: who cannot attach cannot be the reason for a refusal.
     assert bare.notice.text.endswith("The composed MOVE of slot 10, −EINVAL there, 0 here.")
+
+
+def test_only_the_notice_that_came_with_another_run_leads_back(opening: AppState) -> None:
+    made = actions.append(telling.answer(opening, 3), parse_command("track gfn=0xd0005"))
+
+    story = telling.tell(made, "inverted-check")
+    assert story.notice is not None
+    assert story.notice.back
+    assert actions.restore_earlier(story).run == made.run
+
+    elsewhere = machines.set_profile(story, "v6_1")
+    assert elsewhere.notice is not None
+    assert not elsewhere.notice.back
+    assert telling.tell(telling.answer(opening, 3), "inverted-check").notice is None, "a story has nothing of one's own"
 
 
 # -- bad input -------------------------------------------------------------------------------------

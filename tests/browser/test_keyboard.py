@@ -215,7 +215,7 @@ def test_later_operations_that_a_branch_sets_aside_are_offered_until_dismissed(s
 
     screen.until_read(".mx-bar", "1 later operation set aside")
     screen.press("Escape", "Shift+ArrowLeft", "Shift+ArrowLeft")
-    screen.page.get_by_role("button", name="Back to where I was").click()
+    screen.page.get_by_role("button", name="Back to First look, 13 operations").click()
     screen.until_read(".mx-time-body", "MOVE")
 
 

@@ -1792,7 +1792,7 @@ class Stage {
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
-      if (this.earlier && this.notice.kind !== "busy") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
+      if (this.earlier && this.notice.back) actions.push([this.earlier, () => this.say({ t: "earlier" })]);
       if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
