@@ -95,7 +95,7 @@ def _switch(view: MatrixView) -> Node:
         "div",
         el("small", "test of 6.6: refuse if"),
         *buttons,
-        el("kbd", "I"),
+        el("button", el("kbd", "I"), type="button", cls="chip", data_key="i", aria_label="turn the test round (I)"),
         cls="tests",
         role="group",
         aria_label="test",

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.explain.words import plural
-from explorer.figures.dom import Node, el, glyph
+from explorer.figures.dom import Node, el, glyph, rich
 
 if TYPE_CHECKING:
     from explorer.history.moment import Moment
     from explorer.selectors.beats import BeatLink, BeatView
 
-__all__ = ["answer_caption", "beat_panel", "guide_panel", "legend_panel", "look_line", "question_panel"]
+__all__ = ["answer_caption", "beat_panel", "because_line", "guide_panel", "legend_panel", "look_line", "question_panel"]
 
 ANSWERS = (
     ("follow", "each watch goes to the page’s new number"),
@@ -117,8 +117,30 @@ def _neighbour(link: BeatLink, mark: str, which: str) -> Node:
 
 def look_line(view: BeatView) -> Node:
     """Return what to look for in one line, for narrow pages."""
-    step = [" ", el("kbd", "PgDn"), " ", el("small", view.place)] if view.following is not None else []
-    return el("span", view.look, *step, cls="look", title=view.look)
+    following = view.following
+    step = (
+        el(
+            "button",
+            el("kbd", "PgDn"),
+            " ",
+            el("small", view.place),
+            type="button",
+            cls="chip",
+            data_story=following.name,
+            aria_label=f"next beat (PgDn): {following.label}",
+        )
+        if following is not None
+        else None
+    )
+    return el("span", el("span", view.look, title=view.look), step, cls="look")
+
+
+def because_line(text: str) -> Node:
+    """Return why things are so in one line, for narrow pages, and the way to the rest of it."""
+    drawer = el(
+        "button", el("kbd", "B"), type="button", cls="chip", data_key="b", aria_label="the “because” drawer (B)"
+    )
+    return el("span", el("span", *rich(text), title=text.replace("`", "")), drawer, cls="because")
 
 
 def guide_panel(beats: tuple[tuple[str, str, str, str], ...]) -> Node:

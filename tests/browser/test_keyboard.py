@@ -186,6 +186,26 @@ def test_a_drawer_opens_and_closes_by_key(
     screen.page.locator(pane).wait_for(state="hidden")
 
 
+def test_what_looks_like_a_key_at_the_end_of_a_line_can_be_pressed(
+    screens: Callable[..., Screen], address: str
+) -> None:
+    screen = screens(address, size=(1366, 768))
+    screen.press("3").until_at(12, 9)
+
+    screen.page.get_by_role("button", name="the “because” drawer (B)").click()
+    screen.page.locator(".mx-rail").wait_for()
+    screen.press("Escape").press("PageDown").until_read(".mx-because", "Beat 2 of 9")
+    screen.page.locator(".mx-because").get_by_role("button", name="next beat (PgDn)").click()
+    screen.until_read(".mx-because", "Beat 3 of 9")
+
+    screen.press("4")
+    kernel = screen.page.locator(".mx-chip-kernel select").input_value()
+    revision = screen.revision
+    screen.page.get_by_role("button", name="turn the test round (I)").click()
+    screen.until_drawn_anew(revision)
+    assert screen.page.locator(".mx-chip-kernel select").input_value() != kernel
+
+
 def test_motion_ends_at_once_when_a_key_is_pressed(screens: Callable[..., Screen], address: str) -> None:
     screen = screens(address, reduced_motion="no-preference")
     screen.press("3")

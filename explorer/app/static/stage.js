@@ -1862,7 +1862,8 @@ class Stage {
     const button = event.target.closest("button");
     if (!button || !this.root.contains(button)) return;
     const note = event.target.closest("[data-note]");
-    if (note) this.go(note.dataset.note.split(":").map(Number));
+    if (button.dataset.key) this.handle({ key: button.dataset.key, target: button });
+    else if (note) this.go(note.dataset.note.split(":").map(Number));
     else if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
