@@ -162,8 +162,9 @@ class FrameBuilder:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
             if stop == state.opened_at and beat.look and not beat.other_kernel:
                 panels["because"] = look_line(beat)
-        asked = state.answered is not None and state.answered.op == moment.stop.op
-        caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
+        answered = state.answered
+        asked = answered is not None and answered.op == moment.stop.op
+        caption = answer_caption(answered.guess, answered.right, moment) if answered is not None and asked else ""
         told = _opening_sentence(moment) if question else caption
         panels["head"] = _head(map_view, told)
         if state.view.map_height:

@@ -53,10 +53,21 @@ def test_a_newcomer_predicts_and_is_told_the_truth(screen: Screen) -> None:
     assert "MOVE allowed" in screen.rail
 
 
-def test_another_prediction_is_corrected_without_a_word_of_praise(screen: Screen) -> None:
+def test_another_prediction_is_told_the_truth_and_then_what_was_said(screen: Screen) -> None:
     screen.press("1").until_at(12, 9)
 
-    assert screen.text(".mx-map-head").startswith("Gone, and on this setup that is harmless.")
+    told = screen.text(".mx-map-head")
+    assert told.startswith("Gone, and on this setup that is harmless.")
+    assert told.endswith("You said: they follow.")
+
+
+def test_the_opening_says_what_enter_does(screen: Screen) -> None:
+    assert screen.text(".question > p") == "Press 1, 2 or 3, or click. Enter makes the move without an answer."
+
+    screen.press("Enter").until_at(12, 9)
+
+    assert "You said" not in screen.text(".mx-map-head")
+    assert "MOVE allowed" in screen.rail
 
 
 def test_an_accepted_move_is_stepped_through_its_phases(screen: Screen) -> None:
