@@ -619,7 +619,7 @@ class Stage {
     key("⇧←", "previous step", () => this.byCell(-1));
     key("⇧→", "next step", () => this.byCell(1));
     key("X", "the other half", () => this.otherHalf());
-    key("Leave the talk", "leave the layout of a talk", () => this.layOut(false));
+    key("Leave", "leave the layout of a talk", () => this.layOut(false));
     host.append(this.caption, keys);
   }
 
