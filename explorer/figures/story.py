@@ -125,7 +125,7 @@ def look_line(view: BeatView) -> Node:
             " ",
             el("small", view.place),
             type="button",
-            cls="chip",
+            cls="key-chip",
             data_story=following.name,
             aria_label=f"next beat (PgDn): {following.label}",
         )
@@ -138,7 +138,7 @@ def look_line(view: BeatView) -> Node:
 def because_line(text: str) -> Node:
     """Return why things are so in one line, for narrow pages, and the way to the rest of it."""
     drawer = el(
-        "button", el("kbd", "B"), type="button", cls="chip", data_key="b", aria_label="the “because” drawer (B)"
+        "button", el("kbd", "B"), type="button", cls="key-chip", data_key="b", aria_label="the “because” drawer (B)"
     )
     return el("span", el("span", *rich(text), title=text.replace("`", "")), drawer, cls="because")
 
