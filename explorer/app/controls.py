@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from explorer.app import looks, telling
+from explorer.app import looks, machines, telling
 from explorer.app import state as actions
 from explorer.app.compose import KINDS, OTHER_KINDS, fields_of, hints
 from explorer.engine.mmu import zaps_all
@@ -203,10 +203,10 @@ class Controls:
                     machine = machine._replace(config=replace(machine.config, external_write_tracking=value))
                 case "zap":
                     machine = machine._replace(zap_slot_only=value)
-            return actions.set_machine(state, machine)
+            return machines.set_machine(state, machine)
 
         if name == "kernel":
-            self._dispatch(actions.set_profile, value)
+            self._dispatch(machines.set_profile, value)
         elif name == "tracker":
             self._dispatch(actions.set_tracker, value)
         else:

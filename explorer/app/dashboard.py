@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from explorer.app import addresses, kernels, logs, looks, telling
+from explorer.app import addresses, kernels, logs, looks, machines, telling
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
@@ -31,7 +31,7 @@ from explorer.app.state import AppState, initial_state
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.explain.origins import chain_of, name_of, value_named, values_at
-from explorer.explain.words import size_text
+from explorer.explain.words import plural, size_text
 from explorer.figures.claims import claims_panel
 from explorer.figures.dom import el
 from explorer.figures.origins import why_panel
@@ -164,7 +164,7 @@ class App:
             "link": self._address(),
             "marks": self._marks.message(state),
             "question": state.question,
-            "earlier": state.earlier is not None,
+            "earlier": _way_back(state),
             "formats": formats(),
             "device": self._badge(),
         }
@@ -358,7 +358,7 @@ class App:
             case "v":
                 names = list(PROFILES)
                 at = names.index(self.state.machine.profile)
-                self._change(actions.set_profile, names[(at + 1) % len(names)])
+                self._change(machines.set_profile, names[(at + 1) % len(names)])
             case "i":
                 self._change(kernels.flip_test)
             case "u":
@@ -530,6 +530,13 @@ class App:
             self._change(actions.tell_error, str(error))
             return
         self.stage.say({"t": "file", "name": file}, [text.encode()])
+
+
+def _way_back(state: AppState) -> str:
+    """Return the words of the button that leads to the run before, for the notice that came with this one."""
+    if state.earlier is None or state.notice is None or not state.notice.back:
+        return ""
+    return f"Back to {state.earlier.title}, {plural(len(state.earlier.run), 'operation')}"
 
 
 def _fitted(state: AppState, message: dict[str, Any]) -> AppState:

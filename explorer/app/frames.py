@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
-from explorer.figures.dom import Node, el, rich
+from explorer.figures.dom import Node, el
 from explorer.figures.gpa_map import NARROW, WIDE, MapSize, gpa_map_spec
 from explorer.figures.guards import guards_panel
 from explorer.figures.hand_off import effects_panel, hand_off_panel
@@ -22,7 +22,7 @@ from explorer.figures.phases import phases_panel
 from explorer.figures.rail import rail_panel
 from explorer.figures.slide import caption_panel, slide_panel
 from explorer.figures.slot_table import slot_table_panel
-from explorer.figures.story import answer_caption, beat_panel, legend_panel, look_line, question_panel
+from explorer.figures.story import answer_caption, beat_panel, because_line, legend_panel, look_line, question_panel
 from explorer.figures.terms import glossary_panel, with_terms
 from explorer.figures.theme import theme_named
 from explorer.figures.timeline import timeline_panel
@@ -156,14 +156,15 @@ class FrameBuilder:
         panels["timeline"] = timeline
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
-        panels["because"] = el("span", *rich(rail.because), " ", el("kbd", "B"))
+        panels["because"] = because_line(rail.because)
         beat = select_beat(state.source, profile, done=state.told(run))
         if beat is not None and not question:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
             if stop == state.opened_at and beat.look and not beat.other_kernel:
                 panels["because"] = look_line(beat)
-        asked = state.answered is not None and state.answered.op == moment.stop.op
-        caption = answer_caption(state.answered.right, moment) if state.answered is not None and asked else ""
+        answered = state.answered
+        asked = answered is not None and answered.op == moment.stop.op
+        caption = answer_caption(answered.guess, answered.right, moment) if answered is not None and asked else ""
         told = _opening_sentence(moment) if question else caption
         panels["head"] = _head(map_view, told)
         if state.view.map_height:

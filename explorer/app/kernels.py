@@ -13,12 +13,11 @@ from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from explorer.app.machines import set_machine, set_profile
 from explorer.app.state import (
     Notice,
     apply_composed,
     redraw,
-    set_machine,
-    set_profile,
     with_ghost,
 )
 from explorer.engine.profile import PROFILES, get_profile
@@ -199,6 +198,7 @@ def show_cell(state: AppState, profile: str, *, built_in: bool, attached: bool) 
             notice=Notice(
                 f"A branch on {PROFILES[profile].title}, external tracking {build}: {what}.{aside}",
                 stays=True,
+                back=True,
             ),
         )
     )

@@ -60,6 +60,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
                 table=preview_table(log),
                 table_note=preview_note(log),
                 go=first_difference(log),
+                back=True,
             ),
             source="",
             about="",

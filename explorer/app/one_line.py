@@ -121,6 +121,6 @@ def _with_notice(state: AppState, line: OneLine, found: Why, reason: Reason) -> 
             state,
             compose=compose,
             question=False,
-            notice=Notice(assumed + more, "info", others, heading="Other reasons", stays=True),
+            notice=Notice(assumed + more, "info", others, heading="Other reasons", stays=True, back=True),
         )
     )

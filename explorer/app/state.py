@@ -2,7 +2,8 @@
 
 Rule: a click becomes an action, an action is a function from a state to the next one, and nothing else changes
 anything. Bad input changes nothing but the notice. Here are the actions on the run; those on the view are in
-`looks`, stories and claims in `telling`, logs in `logs`, addresses and notes in `addresses`.
+`looks`, other kernels in `machines`, stories and claims in `telling`, logs in `logs`, addresses and notes in
+`addresses`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.imports import owners_of
 from explorer.engine.commands import AttachTracker, Command, DetachTracker
-from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import ExplorerError
 from explorer.explain.words import plural
-from explorer.history import OpDetail, Run, Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import moment_at
 from explorer.history.run import look_inside
@@ -27,6 +26,7 @@ from explorer.scenarios.runner import run_of
 if TYPE_CHECKING:
     from explorer.app.notes import Note
     from explorer.engine.state import Kvm, KvmMemorySlot
+    from explorer.history import OpDetail, Run, Stop
     from explorer.history.moment import SlotKey
     from explorer.scenarios import Scenario
     from explorer.trace.tree import Backing
@@ -78,6 +78,16 @@ class Notice(NamedTuple):
     """What the table counts and what it leaves out."""
     go: tuple[str, int] | None = None
     """A button's words, and the operation it leads to."""
+    back: bool = False
+    """Whether it came with another run, or another past; a button leads back to what was there before."""
+
+
+class Walk(NamedTuple):
+    """A walk through kernels or settings: the machine it began on, and what its last step said."""
+
+    machine: Machine
+    run: Run
+    said: Notice
 
 
 class Answer(NamedTuple):
@@ -108,6 +118,8 @@ class AppState:
     """Whether the opening question waits for its answer."""
     answered: Answer | None = None
     notice: Notice | None = None
+    walk: Walk | None = None
+    """Through which kernels a person goes; it ends with any other action, which takes its notice away."""
     earlier: AppState | None = None
     """The state before the past was changed or another run was shown, so that nothing is lost."""
     source: str = ""
@@ -250,6 +262,7 @@ def append(state: AppState, *commands: Command, hide_ghost: bool = False) -> App
         notice = Notice(
             f"A branch from operation {n}: {plural(len(state.run) - n, 'later operation')} set aside.",
             stays=True,
+            back=True,
         )
     run = base.then(*commands)
     compose = replace(state.compose, shown=False) if hide_ghost else state.compose
@@ -297,28 +310,6 @@ def edit(state: AppState, name: str, text: str) -> AppState:
     return with_ghost(replace(state, compose=state.compose.with_field(name, text), question=False))
 
 
-def set_machine(state: AppState, machine: Machine) -> AppState:
-    """Run the same operations on another kernel or machine, and say how many results differ."""
-    run = Run(machine.start(), state.run.commands)
-    differ = sum(a != b for a, b in zip(state.run.outcomes, run.outcomes, strict=True))
-    total = len(run)
-    text = f"{differ} of {plural(total, 'operation')} now differ{'s' if differ == 1 else ''}" if total else ""
-    if state.ghost is not None:
-        composed = look_inside(run.end, state.ghost.command, total).step
-        if (composed.errno, composed.change) != (state.ghost.step.errno, state.ghost.step.change):
-            text += ", and so does the composed one"
-    notice = Notice(f"{text} on {PROFILES[machine.profile].title}.") if text else None
-    at_its_end = state.stop == state.run.end_of(state.stop.op)
-    stop = run.end_of(state.stop.op) if at_its_end else run.clamp(state.stop)
-    return with_ghost(replace(state, machine=machine, run=run, stop=stop, notice=notice, question=False))
-
-
-def set_profile(state: AppState, name: str) -> AppState:
-    """Choose another kernel."""
-    get_profile(name)
-    return set_machine(state, state.machine._replace(profile=name))
-
-
 def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
     """Attach or detach an external tracker after the stop."""
     if kind == state.tracker:
@@ -332,7 +323,9 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
         return replace(
             after,
             notice=Notice(
-                f"No tracker can attach: {errno.name}, KVM was built without external write tracking.", "error"
+                f"No tracker can attach: {errno.name}, KVM was built without external write tracking.",
+                "error",
+                back=after.notice is not None and after.notice.back,
             ),
         )
     return after

@@ -19,7 +19,7 @@ from explorer.explain.claims import claim_named
 from explorer.explain.ledger import watches_of
 from explorer.history import Run, Stop
 from explorer.history.machine import Machine
-from explorer.scenarios import guided, load_scenario
+from explorer.scenarios import guided, load_scenario, scenario_names
 
 __all__ = ["answer", "show_claim", "tell", "truth", "turn"]
 
@@ -33,7 +33,17 @@ _KINDS_OF_CLAIM = {
 def tell(state: AppState, scenario: str, stop: Stop | None = None) -> AppState:
     """Tell another story, from where it opens or from `stop`; the run before it is kept."""
     told = load(scenario, view=state.view, stop=stop)
-    return replace(told, earlier=state, revision=state.revision + 1)
+    kept = Notice("What you had made of the run before is kept.", stays=True, back=True) if _is_own(state) else None
+    return replace(told, earlier=state, notice=kept, revision=state.revision + 1)
+
+
+def _is_own(state: AppState) -> bool:
+    """Return whether a run has more than its story, or another past."""
+    if state.source not in scenario_names():
+        return len(state.run) > 0
+    scenario = load_scenario(state.source)
+    steps = tuple(step.do for step in scenario.steps)
+    return state.run.commands not in (steps, (*steps, scenario.next))
 
 
 def show_claim(state: AppState, name: str) -> AppState:
@@ -55,7 +65,7 @@ def show_claim(state: AppState, name: str) -> AppState:
         stop=run.clamp(place_of(shown.at)),
         source="" if shown.do else opened.source,
         earlier=state,
-        notice=Notice(f"{claim.words} ({_KINDS_OF_CLAIM[claim.kind]})", stays=True),
+        notice=Notice(f"{claim.words} ({_KINDS_OF_CLAIM[claim.kind]})", stays=True, back=True),
         revision=state.revision + 1,
     )
     return with_ghost(told)

@@ -95,7 +95,7 @@ def _switch(view: MatrixView) -> Node:
         "div",
         el("small", "test of 6.6: refuse if"),
         *buttons,
-        el("kbd", "I"),
+        el("button", el("kbd", "I"), type="button", cls="key-chip", data_key="i", aria_label="turn the test round (I)"),
         cls="tests",
         role="group",
         aria_label="test",
@@ -118,6 +118,7 @@ def _cell(cell: MatrixCell, op: int) -> Node:
             el("span", cell.word, " ", el("small", cell.cost.partition(":")[0]), cls=f"cell is-{cell.mark}"),
             title=cell.cost,
         )
+    by = cell.word if " by " in cell.word else ""
     notes: list[Node] = [el("em", "≠ intended")] if cell.differs else []
     if cell.variants:
         notes += [el("small", f"{text.split()[0]} ≠", cls="variant") for text in cell.variants]
@@ -135,15 +136,18 @@ def _cell(cell: MatrixCell, op: int) -> Node:
             **_opens(cell, op),
             aria_label=cell.spoken,
             aria_current="true" if cell.here else None,
-            title=", ".join((cell.cost, *cell.variants)) if cell.cost or cell.variants else None,
+            title=", ".join(text for text in (by, cell.cost, *cell.variants) if text) or None,
         ),
     )
 
 
 def _outcome(cell: MatrixCell) -> Node:
-    """Return result and word; where there is little room, the number of watches alone."""
+    """Return result and word; by whom watches were dropped is told aloud and under a pointer."""
     if cell.mark == "lost" and cell.word.count(" ") > 1:
-        number, noun, fate = cell.word.split(" ", 2)
+        word, _, by = cell.word.partition(" by ")
+        number, noun, fate = word.split(" ", 2)
+        if by:
+            return el("span", el("b", cell.result), f", {number} {fate}")
         return el("span", el("b", cell.result), f", {number} ", el("span", f"{noun} ", cls="wide-only"), fate)
     return el("span", el("b", cell.result), f" {cell.word}" if cell.word else "")
 

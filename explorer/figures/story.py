@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.explain.words import plural
-from explorer.figures.dom import Node, el, glyph
+from explorer.figures.dom import Node, el, glyph, rich
 
 if TYPE_CHECKING:
     from explorer.history.moment import Moment
     from explorer.selectors.beats import BeatLink, BeatView
 
-__all__ = ["answer_caption", "beat_panel", "guide_panel", "legend_panel", "look_line", "question_panel"]
+__all__ = ["answer_caption", "beat_panel", "because_line", "guide_panel", "legend_panel", "look_line", "question_panel"]
 
 ANSWERS = (
     ("follow", "each watch goes to the page’s new number"),
@@ -31,7 +31,7 @@ def question_panel(moment: Moment) -> Node:
         "div",
         el("h2", f"Move the slot up by one page. {words}…"),
         el("div", *(_answer(at, title, text) for at, (title, text) in enumerate(ANSWERS, 1)), cls="answers"),
-        el("p", "Press ", el("kbd", "1"), " ", el("kbd", "2"), " or ", el("kbd", "3"), ". Nothing moves until you do."),
+        el("p", "Press 1, 2 or 3, or click. Enter makes the move without an answer."),
         cls="question",
     )
 
@@ -117,8 +117,30 @@ def _neighbour(link: BeatLink, mark: str, which: str) -> Node:
 
 def look_line(view: BeatView) -> Node:
     """Return what to look for in one line, for narrow pages."""
-    step = [" ", el("kbd", "PgDn"), " ", el("small", view.place)] if view.following is not None else []
-    return el("span", view.look, *step, cls="look", title=view.look)
+    following = view.following
+    step = (
+        el(
+            "button",
+            el("kbd", "PgDn"),
+            " ",
+            el("small", view.place),
+            type="button",
+            cls="key-chip",
+            data_story=following.name,
+            aria_label=f"next beat (PgDn): {following.label}",
+        )
+        if following is not None
+        else None
+    )
+    return el("span", el("span", view.look, title=view.look), step, cls="look")
+
+
+def because_line(text: str) -> Node:
+    """Return why things are so in one line, for narrow pages, and the way to the rest of it."""
+    drawer = el(
+        "button", el("kbd", "B"), type="button", cls="key-chip", data_key="b", aria_label="the “because” drawer (B)"
+    )
+    return el("span", el("span", *rich(text), title=text.replace("`", "")), drawer, cls="because")
 
 
 def guide_panel(beats: tuple[tuple[str, str, str, str], ...]) -> Node:
@@ -160,18 +182,26 @@ def legend_panel(why: str, origin: str) -> Node:
     )
 
 
-def answer_caption(right: bool, moment: Moment) -> str:
-    """Return what the answer is told, from the ledger at the end of the move; empty elsewhere."""
+def answer_caption(guess: int, right: bool, moment: Moment) -> str:
+    """Return the truth, from the ledger at the end of the move, and what was answered; empty elsewhere."""
+    truth = _truth(moment)
+    if not truth:
+        return ""
+    if right:
+        return f"You said so. {truth}"
+    return f"{truth} You said: they {ANSWERS[guess - 1][0]}." if 0 < guess <= len(ANSWERS) else truth
+
+
+def _truth(moment: Moment) -> str:
     ledger = ledger_of(moment)
     if ledger is None or not moment.at_end or moment.op is None:
         return ""
     if moment.op.step.errno is not None:
         return "The move was refused. Step back to see where, and what it had already cost."
-    praise = "You said so. " if right else ""
     if ledger.lost:
         who = "a tracker still counts" if ledger.losers == "the external tracker" else "shadow pages still count"
-        return f"{praise}Gone, and that is harmful: {who} on {plural(ledger.lost, 'watch')}."
+        return f"Gone, and that is harmful: {who} on {plural(ledger.lost, 'watch')}."
     if ledger.dropped:
         dropped = plural(ledger.dropped, "watch")
-        return f"{praise}Gone, and that is harmful: KVMGT dropped {dropped} and will not ask again."
-    return f"{praise}Gone, and on this setup that is harmless. ⇧← steps back to why."
+        return f"Gone, and that is harmful: KVMGT dropped {dropped} and will not ask again."
+    return "Gone, and on this setup that is harmless. ⇧← steps back to why."

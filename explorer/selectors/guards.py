@@ -270,18 +270,16 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
         if isinstance(event, TrackerNotified):
             rows.append(
                 BillRow(
-                    f"Tracker {event.user} was told",
+                    f"Tracker {event.user}: {event.callback}",
                     "",
-                    event.callback,
+                    "told",
                     f"{pages_text(event.npages)} from {hex_text(event.gfn)}",
                     "attach",
                 )
             )
         elif isinstance(event, TrackerForgot):
             rows.append(
-                BillRow(
-                    "KVMGT’s table of protected pages", "", f"\N{MINUS SIGN}{len(event.gfns)}", "not restored", "lost"
-                )
+                BillRow("KVMGT’s protected pages", "", f"\N{MINUS SIGN}{len(event.gfns)}", "not restored", "lost")
             )
         elif isinstance(event, KernelWarned):
             rows.append(BillRow("Kernel warning", "", event.function, event.what, "lost"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from explorer.app import machines, telling
 from explorer.app import state as actions
-from explorer.app import telling
 from explorer.app.compose import KINDS, OTHER_KINDS, WALK, Compose, commands_of, compose_for, fields_of
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
@@ -138,7 +138,7 @@ def test_the_preflight_of_a_move_says_whether_what_happens_to_the_watches_hurts(
     opened = initial_state()
     machine = opened.machine._replace(profile=profile, zap_slot_only=zap == "slot only")
 
-    state = actions.set_machine(opened, machine)
+    state = machines.set_machine(opened, machine)
     lines = preflight(state.compose, state.run.end, state.ghost, hidden=state.question)
 
     assert told in lines.text

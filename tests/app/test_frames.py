@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from explorer.app import dashboard, telling
+from explorer.app import dashboard, machines, telling
 from explorer.app import state as actions
 from explorer.app.dashboard import App
 from explorer.app.frames import FrameBuilder
@@ -142,7 +142,7 @@ def test_what_a_refusal_cost_is_opened_with_it_in_the_place_of_the_hand_off(page
     heard = page.says({"t": "apply"})
     assert heard[-1] == {"t": "tab", "name": "guards", "from": "handoff"}
 
-    page.app.dispatch(actions.set_profile, "v6_1")
+    page.app.dispatch(machines.set_profile, "v6_1")
     accepted = page.says({"t": "apply", "fields": ["10", "0xd0002000", "0x20000", "0x100000000000", "0"]})
     assert page.app.state.run.outcomes[-1].errno is None
     assert not [message for message in accepted if message["t"] == "tab"]

@@ -148,7 +148,10 @@ def test_the_test_is_turned_round_in_one_step_and_says_what_differs(inverted: Ap
     assert merged.machine.profile == "v6_6"
     assert merged.run.outcomes[-1].errno is None
     assert merged.notice is not None
-    assert merged.notice.text == "1 of 13 operations now differs on 6.6."
+    assert merged.notice.text == (
+        "On 6.6, 1 of 13 operations differs from 6.6 as posted: operation 13, MOVE of slot 10, "
+        "\N{MINUS SIGN}EINVAL there, 0 here."
+    )
     assert flip_test(merged).machine.profile == "v6_6_posted"
     assert flip_test(merged, "merged") is merged
     assert flip_test(initial_state()).machine.profile == "v6_6_posted", "from another kernel, as posted first"
@@ -166,7 +169,9 @@ def test_a_cell_of_another_kernel_shows_the_same_call_there() -> None:
     assert after.run.commands == run.commands, "nothing is set aside"
     assert after.stop == after.run.end_of(5)
     assert after.notice is not None
-    assert after.notice.text == "1 of 7 operations now differs on 6.1."
+    assert after.notice.text == (
+        "On 6.1, 1 of 7 operations differs from 6.12: operation 6, MOVE of slot 10, \N{MINUS SIGN}EINVAL there, 0 here."
+    )
 
 
 def test_a_cell_with_a_tracker_where_the_run_has_none_is_a_branch_and_nothing_is_lost() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from explorer.app import addresses, telling
+from explorer.app import addresses, machines, telling
 from explorer.app import state as actions
 from explorer.app.dashboard import App
 from explorer.app.marks import TimelineMarks, go_to_first
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def moved_on(profile: str) -> AppState:
     """Return the state after KVMGT's slot was moved, on a kernel."""
     state = telling.tell(initial_state(), "before-the-patch")
-    return actions.apply_composed(actions.set_profile(state, profile))
+    return actions.apply_composed(machines.set_profile(state, profile))
 
 
 def evaluated(state: AppState) -> TimelineMarks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from explorer.app import looks
+from explorer.app import looks, machines
 from explorer.app import state as actions
 from explorer.app.places import find, pasted_place
 from explorer.app.state import AppState, initial_state
@@ -75,7 +75,7 @@ def test_only_a_place_is_taken_for_one(pasted: bytes, place: str | None) -> None
 def test_another_machine_and_another_look_leave_the_question(opening: AppState) -> None:
     assert opening.question
 
-    assert not actions.set_machine(opening, opening.machine._replace(profile="v6_1")).question
+    assert not machines.set_machine(opening, opening.machine._replace(profile="v6_1")).question
     assert not looks.set_scale(opening, "linear").question
     assert looks.set_scale(opening, opening.view.scale).question
     assert looks.fitted(opening, width=1366, map_width=1102, theme="dark").question

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import random_runs
 
-from explorer.app import addresses, logs, looks, telling
+from explorer.app import addresses, logs, looks, machines, telling
 from explorer.app import state as actions
 from explorer.app.imports import read_log
 from explorer.app.link import LinkError, unpack
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
+from explorer.engine.commands import parse_command
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
@@ -88,12 +90,58 @@ def test_another_kernel_runs_the_same_operations_and_counts_what_differs(opening
     assert refused.run.outcomes[-1].errno is not None
 
     # kernel-reference 4.6: the check came with 6.6, and was inverted as it was posted.
-    older = actions.set_profile(refused, "v6_1")
+    older = machines.set_profile(refused, "v6_1")
     assert older.run.commands == refused.run.commands
     assert older.run.outcomes[-1].errno is None
     assert older.notice is not None
-    assert older.notice.text.startswith("1 of 14 operations now differs")
+    assert older.notice.text == (
+        "On 6.1, 1 of 14 operations differs from 6.12: operation 14, MOVE of slot 10, −EINVAL there, 0 here."
+    )
     assert older.stop == older.run.last_stop
+
+
+def test_a_walk_through_kernels_compares_with_the_one_it_began_on(opening: AppState) -> None:
+    refused = actions.apply_composed(actions.set_tracker(opening, "kvmgt"))
+
+    older = machines.set_profile(machines.set_profile(refused, "v5_10"), "v6_1")
+    assert older.notice is not None
+    assert "1 of 14 operations differs from 6.12: operation 14" in older.notice.text
+    back = machines.set_profile(older, "v6_12")
+    assert back.notice is not None
+    assert back.notice.text == "6.12 again, the machine this comparison began with."
+
+    looked = actions.step_to(older, Stop(13, 0))
+    anew = machines.set_profile(looked, "v5_10")
+    assert anew.notice is not None
+    assert anew.notice.text == "On 5.10, all 14 operations return what they return on 6.1."
+
+
+def test_another_setting_says_what_differs_from_the_one_before(opening: AppState) -> None:
+    config = replace(opening.machine.config, external_write_tracking=False)
+    attached = actions.set_tracker(opening, "kvmgt")
+
+    bare = machines.set_machine(attached, attached.machine._replace(config=config))
+
+    assert bare.notice is not None
+    assert bare.notice.text.startswith(
+        "On 6.12 set up so, 1 of 13 operations differs from the setting before: operation 13, Attach KVMGT, 0 there,"
+    )
+    # kernel-reference 4.6: who cannot attach cannot be the reason for a refusal.
+    assert bare.notice.text.endswith("The composed MOVE of slot 10, −EINVAL there, 0 here.")
+
+
+def test_only_the_notice_that_came_with_another_run_leads_back(opening: AppState) -> None:
+    made = actions.append(telling.answer(opening, 3), parse_command("track gfn=0xd0005"))
+
+    story = telling.tell(made, "inverted-check")
+    assert story.notice is not None
+    assert story.notice.back
+    assert actions.restore_earlier(story).run == made.run
+
+    elsewhere = machines.set_profile(story, "v6_1")
+    assert elsewhere.notice is not None
+    assert not elsewhere.notice.back
+    assert telling.tell(telling.answer(opening, 3), "inverted-check").notice is None, "a story has nothing of one's own"
 
 
 # -- bad input -------------------------------------------------------------------------------------
@@ -138,7 +186,7 @@ def test_a_composition_that_cannot_be_read_is_not_applied(opening: AppState) -> 
 
 
 def test_a_tracker_cannot_attach_where_kvm_was_built_without(opening: AppState) -> None:
-    bare = actions.set_machine(
+    bare = machines.set_machine(
         opening, Machine("v6_12", opening.machine.config.__class__(external_write_tracking=False))
     )
 
@@ -157,7 +205,7 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
     start = run.start  # type: ignore[attr-defined]
     machine = Machine(start.profile.name, start.config)
     opening = initial_state()
-    told = actions.set_machine(opening, machine)
+    told = machines.set_machine(opening, machine)
     told = actions.append(actions.step_to(told, Stop(-1, 0)), *run.commands)  # type: ignore[attr-defined]
     told = actions.step_to(told, told.run.clamp(Stop(op, cell)))
 

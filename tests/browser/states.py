@@ -74,6 +74,21 @@ def kernels(screen: Screen) -> None:
     )
 
 
+def kernels_before_the_check(screen: Screen) -> None:
+    """The same where KVMGT loses its watches: the kernel of the page is 6.1."""
+    screen.tell("Rejected is not free").press("Enter").until_at(16, 7)
+    screen.choose("chip-kernel", "6.1").press("4")
+    screen.page.wait_for_function(
+        "() => { const d = document.querySelector('.mx').dataset; return d.kernels === d.rev }"
+    )
+
+
+def guards_before_the_check(screen: Screen) -> None:
+    """The checks and the bill of a MOVE that 6.1 allows under KVMGT."""
+    screen.tell("Rejected is not free").press("Enter").until_at(16, 7)
+    screen.choose("chip-kernel", "6.1").press("2").until_read(".mx-panel-guards", "track_flush_slot")
+
+
 def kvmgt(screen: Screen) -> None:
     """The GPU driver's tables after an accepted MOVE."""
     screen.tell("KVMGT from inside").press("Enter").until_at(24, 0)
@@ -125,6 +140,8 @@ STATES: dict[str, Callable[[Screen], None]] = {
     "refused": refused,
     "violation": violation,
     "kernels": kernels,
+    "kernels-6.1": kernels_before_the_check,
+    "guards-6.1": guards_before_the_check,
     "kvmgt": kvmgt,
     "compare": compare,
     "imported": imported,

@@ -100,7 +100,7 @@ def test_a_log_that_is_cut_off_is_replayed_up_to_the_cut_which_is_named(moved: S
     moved.until_read(".mx-bar", "truncated.log.gz: strace log with")
     moved.page.locator(".mx-bar summary").click()
     moved.until_read(".mx-bar li", "the file is cut off")
-    moved.page.get_by_role("button", name="Back to where I was").click()
+    moved.page.get_by_role("button", name="Back to First look, 13 operations").click()
     moved.until_at(12, 9)
 
 
@@ -140,6 +140,6 @@ def test_pasted_lines_are_replayed_and_what_is_left_behind_can_be_had_back(moved
     moved.until_read(".mx-bar", "pasted text: strace log with 2 memory slot calls on 1 VM; VM 0: 1 created, 1 moved.")
     assert "MOVE allowed" in moved.rail
 
-    moved.page.get_by_role("button", name="Back to where I was").click()
+    moved.page.get_by_role("button", name="Back to First look, 13 operations").click()
     moved.until_at(12, 9)
     assert "13 of 13" in moved.text(".mx-time-body")

@@ -53,10 +53,21 @@ def test_a_newcomer_predicts_and_is_told_the_truth(screen: Screen) -> None:
     assert "MOVE allowed" in screen.rail
 
 
-def test_another_prediction_is_corrected_without_a_word_of_praise(screen: Screen) -> None:
+def test_another_prediction_is_told_the_truth_and_then_what_was_said(screen: Screen) -> None:
     screen.press("1").until_at(12, 9)
 
-    assert screen.text(".mx-map-head").startswith("Gone, and on this setup that is harmless.")
+    told = screen.text(".mx-map-head")
+    assert told.startswith("Gone, and on this setup that is harmless.")
+    assert told.endswith("You said: they follow.")
+
+
+def test_the_opening_says_what_enter_does(screen: Screen) -> None:
+    assert screen.text(".question > p") == "Press 1, 2 or 3, or click. Enter makes the move without an answer."
+
+    screen.press("Enter").until_at(12, 9)
+
+    assert "You said" not in screen.text(".mx-map-head")
+    assert "MOVE allowed" in screen.rail
 
 
 def test_an_accepted_move_is_stepped_through_its_phases(screen: Screen) -> None:
@@ -121,7 +132,10 @@ def test_under_the_posted_patch_the_verdicts_invert(screen: Screen) -> None:
 
     screen.until_at(13, 9)
     assert "MOVE allowed" in screen.rail
-    assert "1 of 14 operations now differs on 6.6 as posted." in screen.text(".mx-bars")
+    differs = (
+        "On 6.6 as posted, 1 of 14 operations differs from 6.12: operation 14, MOVE of slot 10, −EINVAL there, 0 here."
+    )
+    assert differs in screen.text(".mx-bars")
 
     choose_by_keyboard(screen, "story", "The posted")
     screen.press("Enter").until_at(12, 7)
@@ -183,6 +197,26 @@ def test_a_drawer_opens_and_closes_by_key(
     screen.page.locator(pane).wait_for(state="hidden")
 
 
+def test_what_looks_like_a_key_at_the_end_of_a_line_can_be_pressed(
+    screens: Callable[..., Screen], address: str
+) -> None:
+    screen = screens(address, size=(1366, 768))
+    screen.press("3").until_at(12, 9)
+
+    screen.page.get_by_role("button", name="the “because” drawer (B)").click()
+    screen.page.locator(".mx-rail").wait_for()
+    screen.press("Escape").press("PageDown").until_read(".mx-because", "Beat 2 of 9")
+    screen.page.locator(".mx-because").get_by_role("button", name="next beat (PgDn)").click()
+    screen.until_read(".mx-because", "Beat 3 of 9")
+
+    screen.press("4")
+    kernel = screen.page.locator(".mx-chip-kernel select").input_value()
+    revision = screen.revision
+    screen.page.get_by_role("button", name="turn the test round (I)").click()
+    screen.until_drawn_anew(revision)
+    assert screen.page.locator(".mx-chip-kernel select").input_value() != kernel
+
+
 def test_motion_ends_at_once_when_a_key_is_pressed(screens: Callable[..., Screen], address: str) -> None:
     screen = screens(address, reduced_motion="no-preference")
     screen.press("3")
@@ -212,7 +246,7 @@ def test_later_operations_that_a_branch_sets_aside_are_offered_until_dismissed(s
 
     screen.until_read(".mx-bar", "1 later operation set aside")
     screen.press("Escape", "Shift+ArrowLeft", "Shift+ArrowLeft")
-    screen.page.get_by_role("button", name="Back to where I was").click()
+    screen.page.get_by_role("button", name="Back to First look, 13 operations").click()
     screen.until_read(".mx-time-body", "MOVE")
 
 

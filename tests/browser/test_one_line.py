@@ -122,6 +122,6 @@ def test_one_step_leads_back_to_the_boot_log(screen: Screen) -> None:
     was = screen.at
     paste(screen, LINE).until_read(".mx-bar", "The line stands behind the last call of strace.log.gz.")
 
-    screen.page.get_by_role("button", name="Back to where I was").click()
+    screen.page.get_by_role("button", name="Back to strace.log.gz").click()
 
     screen.until_at(*was)

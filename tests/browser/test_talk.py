@@ -83,6 +83,17 @@ def test_the_layout_is_kept_in_the_address_and_left_by_its_key_or_escape(
     assert all(other.page.locator(part).is_visible() for part in GONE)
 
 
+def test_what_the_mouse_may_press_hides_no_other_word(screen: Screen) -> None:
+    STATES["window"](screen)
+    lay_out_for_a_talk(screen)
+
+    screen.page.mouse.move(400, 1070)
+
+    screen.page.wait_for_selector(".mx-frame[data-moved]")
+    assert screen.page.locator(".mx-talk-keys").evaluate("e => getComputedStyle(e).opacity") == "1"
+    assert faults_of(screen, LEAST[SIZES["1920"]]) == NOTHING
+
+
 def test_the_mouse_finds_the_way_out_and_what_it_points_at(screen: Screen) -> None:
     STATES["talk"](screen)
     assert screen.page.locator(".mx-talk-keys").evaluate("e => getComputedStyle(e).opacity") == "0"

@@ -266,9 +266,11 @@ def test_the_question_is_asked_about_the_watches_there_are():
 def test_the_answer_is_told_from_the_ledger(profile, lines, words):
     moment = end_of(run_of(profile, *lines, MOVE))
 
-    assert words in answer_caption(False, moment)
-    assert answer_caption(True, moment).startswith("You said so.") or "refused" in words
-    assert answer_caption(True, moment._replace(stop=Stop(moment.stop.op, 0))) == ""
+    wrong = answer_caption(2, False, moment)
+    assert words in wrong
+    assert wrong.endswith(" You said: they stay behind.")
+    assert answer_caption(3, True, moment) == f"You said so. {wrong.removesuffix(' You said: they stay behind.')}"
+    assert answer_caption(3, True, moment._replace(stop=Stop(moment.stop.op, 0))) == ""
 
 
 def test_the_legend_tells_each_mark_in_words():

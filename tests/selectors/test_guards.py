@@ -202,8 +202,8 @@ def test_on_6_1_a_refusal_costs_kvmgt_its_watches():
     assert view.fired.title == "end gfn within reach"
     assert bill["Watches of the tracker"][1:4] == ("2", "0", "taken away, and not put back")
     assert bill["Watches of the tracker"].paid
-    assert bill["KVMGT’s table of protected pages"][2:4] == ("−2", "not restored")
-    assert bill["Tracker 0 was told"].after == "track_flush_slot"
+    assert bill["KVMGT’s protected pages"][2:4] == ("−2", "not restored")
+    assert bill["Tracker 0: track_flush_slot"].after == "told"
 
 
 def test_a_bitmap_that_a_refused_move_asked_for_is_freed_again():

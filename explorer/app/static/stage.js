@@ -620,7 +620,7 @@ class Stage {
     key("⇧←", "previous step", () => this.byCell(-1));
     key("⇧→", "next step", () => this.byCell(1));
     key("X", "the other half", () => this.otherHalf());
-    key("Leave the talk", "leave the layout of a talk", () => this.layOut(false));
+    key("Leave", "leave the layout of a talk", () => this.layOut(false));
     host.append(this.caption, keys);
   }
 
@@ -1793,7 +1793,7 @@ class Stage {
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
-      if (this.earlier && this.notice.kind !== "busy") actions.push(["Back to where I was", () => this.say({ t: "earlier" })]);
+      if (this.earlier && this.notice.back) actions.push([this.earlier, () => this.say({ t: "earlier" })]);
       if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
@@ -1863,7 +1863,8 @@ class Stage {
     const button = event.target.closest("button");
     if (!button || !this.root.contains(button)) return;
     const note = event.target.closest("[data-note]");
-    if (note) this.go(note.dataset.note.split(":").map(Number));
+    if (button.dataset.key) this.handle({ key: button.dataset.key, target: button });
+    else if (note) this.go(note.dataset.note.split(":").map(Number));
     else if (button.dataset.answer) this.answer(Number(button.dataset.answer));
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
