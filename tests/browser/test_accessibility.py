@@ -49,12 +49,12 @@ def states_of(screen: Screen) -> Iterator[str]:
     yield "a talk"
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(("theme", "size"), zip(THEMES, ("1920", "1366", "1366"), strict=True))
 def test_no_state_of_the_page_has_a_violation(
-    screens: Callable[..., Screen], address: str, theme: str, size: tuple[int, int]
+    screens: Callable[..., Screen], address: str, theme: str, size: str
 ) -> None:
-    screen = wear(screens(address, size=size, color_scheme="light"), theme)
+    """Colours are the theme's, and the large and the small page differ in what they leave out."""
+    screen = wear(screens(address, size=SIZES[size], color_scheme="light"), theme)
 
     found = {}
     for state in states_of(screen):

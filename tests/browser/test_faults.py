@@ -101,6 +101,7 @@ def test_a_log_that_is_on_its_way_when_the_connection_breaks_is_asked_for_again(
     with large.open("wb") as file:
         file.truncate(60 << 20)
 
+    wire.hold()
     send(screen, "large.log", large)
     screen.until_read(".mx-bar.is-info", "Reading large.log, 60 MiB")
     wire.cut()

@@ -74,7 +74,7 @@ def published_keys(screen: Screen) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def batched(things: list[str], size: int = 6) -> list[list[str]]:
+def batched(things: list[str], size: int = 12) -> list[list[str]]:
     """Return a few at a time: whether the page still answers is asked after each few."""
     return [things[at : at + size] for at in range(0, len(things), size)]
 

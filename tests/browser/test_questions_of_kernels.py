@@ -57,7 +57,7 @@ def test_question_10_did_this_predicate_change_mean_what_i_think(hands: Hands) -
 
     assert hands.actions <= 2
     screen.until_read(".tests .is-chosen", "as posted")
-    assert "and so does the composed one on 6.6 as posted" in screen.text(".mx-bars")
+    assert "The composed MOVE of slot 10, 0 there, −EINVAL here." in screen.text(".mx-bars")
     screen.page.locator(".tests .test", has_text="as merged").click()
     screen.until_read(".tests .is-chosen", "as merged").until_read(".mx-preflight", "Accepted")
 

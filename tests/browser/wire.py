@@ -27,7 +27,7 @@ class Wire:
         self._server_port = port
         self._open: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
-        self._is_cut = False
+        self._is_cut = self._is_held = False
         self._started: Future[int] = Future()
         self._thread = Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
         self._thread.start()
@@ -37,11 +37,17 @@ class Wire:
     def cut(self) -> None:
         """Break every connection, and each that is tried from now on."""
         self._is_cut = True
+        self._loop.call_soon_threadsafe(self._freed.set)
         self._loop.call_soon_threadsafe(self._break)
+
+    def hold(self) -> None:
+        """Let nothing through, without breaking a connection, until the wire is cut."""
+        self._loop.call_soon_threadsafe(self._freed.clear)
+        self._is_held = True
 
     def mend(self) -> None:
         """Let connections through again; those that were broken stay broken."""
-        self._is_cut = False
+        self._is_cut = self._is_held = False
 
     def close(self) -> None:
         """Break every connection and listen no longer."""
@@ -50,7 +56,7 @@ class Wire:
 
     async def _listen(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._closed = asyncio.Event()
+        self._closed, self._freed = asyncio.Event(), asyncio.Event()
         listening = await asyncio.start_server(self._pass_on, HOST, 0)
         self._started.set_result(listening.sockets[0].getsockname()[1])
         await self._closed.wait()
@@ -81,6 +87,8 @@ class Wire:
         self._open.add(writer)
         with suppress(OSError):
             while piece := await reader.read(_PIECE):
+                if self._is_held:
+                    await self._freed.wait()
                 writer.write(piece)
                 await writer.drain()
         self._open.discard(writer)
