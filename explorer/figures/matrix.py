@@ -142,11 +142,11 @@ def _cell(cell: MatrixCell, op: int) -> Node:
 
 
 def _outcome(cell: MatrixCell) -> Node:
-    """Return result and word; by whom watches were dropped is told aloud and under a pointer."""
+    """Return result and word; of watches dropped or astray, by whom and of what is told aloud."""
     if cell.mark == "lost" and cell.word.count(" ") > 1:
         word, _, by = cell.word.partition(" by ")
         number, noun, fate = word.split(" ", 2)
-        if by:
+        if by or fate == "astray":
             return el("span", el("b", cell.result), f", {number} {fate}")
         return el("span", el("b", cell.result), f", {number} ", el("span", f"{noun} ", cls="wide-only"), fate)
     return el("span", el("b", cell.result), f" {cell.word}" if cell.word else "")

@@ -97,8 +97,7 @@ def test_the_address_opens_the_tab(screens: Callable[..., Screen], screen: Scree
     other.until_read(".kernels-matrix", "6.6 as posted")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES, ids=["1920", "1366"])
+@pytest.mark.parametrize(("size", "theme"), zip(SIZES, ("light", "dark"), strict=True), ids=["1920", "1366"])
 def test_nothing_is_clipped_and_nothing_lies_on_something_else(
     screens: Callable[..., Screen], address: str, size: tuple[int, int], theme: str
 ) -> None:

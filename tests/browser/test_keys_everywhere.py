@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import (
+    Error,
     TimeoutError,  # noqa: A004 - playwright's own
     expect,
 )
@@ -40,9 +41,7 @@ FOCUSES = {
     "a tab": ".mx-tab",
     "the scrubber": ".mx-scrub",
     "a drop-down": ".mx-chip-kernel select",
-    "a kind of operation": ".mx-op",
     "the map": ".mx-map-figure",
-    "a word": "[data-term]",
 }
 TEXT_FIELDS = {
     "a field of the operation": ".mx-fields input",
@@ -165,7 +164,12 @@ def test_a_double_click_on_any_button_leaves_a_page_that_answers(screen: Screen)
             )
             if "Open a file" in name or not button.first.is_visible():
                 continue  # the browser's own dialog; or an operation that is on another page of the run now
-            button.first.dblclick(force=True)
+            try:
+                button.first.dblclick(force=True)
+            except Error:
+                if button.first.is_visible():
+                    raise
+                continue  # an operation before it was still on its way, and took the button along
             screen.press("Escape")
             focus(screen, "body")
             screen.ready()

@@ -18,8 +18,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 NOTHING = ([], [], [], 0)
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("state", [name for name in STATES if name != "talk"])
+@pytest.mark.parametrize(
+    ("state", "size"),
+    [
+        *((name, SIZES["1366"]) for name in STATES if name != "talk"),
+        *((name, SIZES["1920"]) for name in ("opening", "refused", "kernels-6.1")),
+    ],
+)
 def test_every_word_of_a_state_can_be_read(
     screens: Callable[..., Screen], address: str, state: str, size: tuple[int, int]
 ) -> None:
