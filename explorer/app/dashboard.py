@@ -186,6 +186,7 @@ class App:
             self._hear(message, buffers)
         except Exception:  # noqa: BLE001 - a person sees a sentence, never a page that waits for ever
             _log.exception("a message of the page could not be answered")
+            self._end_reading()
             self._change(actions.tell_error, _FAILED)
 
     def _hear(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
@@ -461,6 +462,7 @@ class App:
             self._upload.clear()
         if at != len(self._upload) or size > UPLOAD_LIMIT:
             self._upload.clear()
+            self._end_reading()
             self._change(
                 actions.tell_error, f"{name} was not taken: a page takes logs up to {size_text(UPLOAD_LIMIT)}."
             )
@@ -475,18 +477,13 @@ class App:
 
     def _import(self, data: bytes, name: str) -> None:
         """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
-        if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
-            self._change(name_layout, data, name, UPLOAD_LIMIT)
-            return
-        place = pasted_place(data)
-        if place is not None:
-            self._change(looks.go_to, place)
-            return
-        line = failing_line(data)
-        if line is not None:
-            self._change(show_line, line)
-            if self.state.notice is None or self.state.notice.kind != "error":
-                self.stage.say({"t": "tab", "name": "guards"})
+        at_once = _told_at_once(data, name)
+        if at_once is not None:
+            action, tab = at_once
+            self._end_reading()
+            self._change(action)
+            if tab and (self.state.notice is None or self.state.notice.kind != "error"):
+                self.stage.say({"t": "tab", "name": tab})
             return
 
         read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
@@ -494,12 +491,18 @@ class App:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
+            self._end_reading()
             self._change(lambda state: logs.show_log(state, *read()))
             gc.enable()
             return
         loop.run_in_executor(None, read).add_done_callback(self._show_log)
 
+    def _end_reading(self) -> None:
+        """Tell the page that it need not wait for a log any longer; what came of it follows."""
+        self.stage.say({"t": "read"})
+
     def _show_log(self, done: asyncio.Future[tuple[ImportedLog, Run]]) -> None:
+        self._end_reading()
         self._change(lambda state: logs.show_log(state, *done.result()))
         # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
         gc.collect()
@@ -530,6 +533,20 @@ class App:
             self._change(actions.tell_error, str(error))
             return
         self.stage.say({"t": "file", "name": file}, [text.encode()])
+
+
+def _told_at_once(data: bytes, name: str) -> tuple[Callable[[AppState], AppState], str] | None:
+    """Return what the names of a layout, a place or one failing line ask for, and the tab that shows it, if any.
+
+    None is returned for what has to be read as a log.
+    """
+    if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
+        return lambda state: name_layout(state, data, name, UPLOAD_LIMIT), ""
+    place = pasted_place(data)
+    if place is not None:
+        return lambda state: looks.go_to(state, place), ""
+    line = failing_line(data)
+    return None if line is None else (partial(show_line, line=line), "guards")
 
 
 def _way_back(state: AppState) -> str:

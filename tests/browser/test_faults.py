@@ -188,6 +188,8 @@ def test_a_log_of_50_mb_is_taken_or_refused_in_words_and_steps_go_on(
         file.truncate(50_000_000)
 
     send(screen, "large.log", large)
+    screen.until_read(".mx-bar.is-info", "Reading large.log, 48 MiB")
+    screen.press("Shift+ArrowLeft").until_at(12, 7)
 
     screen.until_read(".mx-bar.is-error", "large.log: binary data and no log")
-    screen.press("Shift+ArrowLeft").until_at(12, 7)
+    screen.press("Shift+ArrowLeft").until_at(12, 6)

@@ -467,6 +467,7 @@ class Stage {
     this.onTheWay = [];
     this.reported = "";
     this.reloading = false;
+    this.reading = ""; // what is told while a log is on its way and read
     this.speed = 1;
     this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
@@ -985,7 +986,10 @@ class Stage {
   }
 
   async upload(blob, name) {
-    if (this.uploading) return;
+    if (this.reading) {
+      this.tell(`${name} was not taken: the log before it is still being read.`, "error");
+      return;
+    }
     if (this.session.state === "cut" || this.session.state === "gone") {
       this.tell(`${name} cannot be sent now: the connection is down.`, "error");
       return;
@@ -999,16 +1003,22 @@ class Stage {
       );
       return;
     }
-    this.uploading = true;
-    this.tell(`Reading ${name}, ${mega(blob.size)}`, "busy");
+    this.notice = null;
+    this.read(`Reading ${name}, ${mega(blob.size)}`);
     for (let at = 0; at === 0 || at < blob.size; at += PIECE) {
       const piece = await blob.slice(at, at + PIECE).arrayBuffer();
       const taken = new Promise((resolve) => (this.taken = resolve));
       this.say({ t: "upload", name, size: blob.size, at }, [new DataView(piece)]);
       if (at + PIECE < blob.size) await taken;
-      if (!this.uploading) return;
+      if (!this.reading) return;
     }
-    this.uploading = false;
+  }
+
+  // Say what is read, until Python has done with it or the connection breaks; what else Python says does not end it.
+  read(words) {
+    this.reading = words;
+    if (!words) this.taken?.();
+    this.drawBars();
   }
 
   tell(text, kind) {
@@ -1224,9 +1234,8 @@ class Stage {
 
   // Nothing may wait for an answer that does not come.
   giveUp() {
-    if (this.uploading) {
-      this.uploading = false;
-      this.taken?.();
+    if (this.reading) {
+      this.read("");
       this.tell("The log was not taken: the connection broke off. Send it again once it is back.", "error");
     }
     this.performKey.disabled = false;
@@ -1289,6 +1298,8 @@ class Stage {
       case "taken":
         this.taken?.();
         return undefined;
+      case "read":
+        return this.read("");
       case "device":
         this.performKey.disabled = false;
         this.showBadge(message.badge);
@@ -1440,8 +1451,6 @@ class Stage {
         return made;
       }),
     );
-    this.uploading = false;
-    this.taken?.();
     this.asking = message.question;
     this.put(this.preflight, message.preflight);
     this.drawBars();
@@ -1790,11 +1799,12 @@ class Stage {
       bars.push(made);
     };
     if (this.session.state !== "alive") bar(...this.sessionWords());
+    if (this.reading) bar(this.reading, "is-info", []);
     if (this.notice) {
       const actions = [];
       if (this.notice.go) actions.push([this.notice.go[0], () => this.go([this.notice.go[1], END])]);
       if (this.earlier && this.notice.back) actions.push([this.earlier, () => this.say({ t: "earlier" })]);
-      if (this.notice.kind !== "busy") actions.push(["Dismiss", () => this.dismiss()]);
+      actions.push(["Dismiss", () => this.dismiss()]);
       bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
     }
     this.bars.replaceChildren(...bars);
