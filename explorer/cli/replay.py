@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 from explorer.cli.lenses import print_abi, print_preview, print_profiles, print_tree
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, flags_text
-from explorer.trace.replay import DEFAULT_PROFILE, Replay
+from explorer.trace.replay import DEFAULT_PROFILE, Replay, seldom_collecting
 from explorer.trace.source import file_source, stream_source
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from explorer.engine.profile import KernelProfile
     from explorer.trace.lift import Row
+    from explorer.trace.source import Source
     from explorer.trace.summary import Summary
 
 __all__ = ["add_parser", "run"]
@@ -76,17 +78,22 @@ def run(args: argparse.Namespace) -> int:
     profile = get_profile(args.profile) if args.profile else None
     source = stream_source("standard input", sys.stdin.buffer) if args.file == "-" else file_source(Path(args.file))
     try:
-        if args.preview:
-            return print_preview(Replay(source, profile), as_json=args.json)
-        if args.tree:
-            return print_tree(Replay(source, profile), Path(args.tree), as_json=args.json)
-        if args.profiles:
-            return print_profiles(source, args.limit or None, as_json=args.json)
-        if args.abi:
-            return print_abi(source, *(get_profile(name) for name in args.abi), as_json=args.json)
-        return _print_operations(Replay(source, profile), as_json=args.json)
+        with seldom_collecting():
+            return _print(args, source, profile)
     finally:
         source.close()
+
+
+def _print(args: argparse.Namespace, source: Source, profile: KernelProfile | None) -> int:
+    if args.preview:
+        return print_preview(Replay(source, profile), as_json=args.json)
+    if args.tree:
+        return print_tree(Replay(source, profile), Path(args.tree), as_json=args.json)
+    if args.profiles:
+        return print_profiles(source, args.limit or None, as_json=args.json)
+    if args.abi:
+        return print_abi(source, *(get_profile(name) for name in args.abi), as_json=args.json)
+    return _print_operations(Replay(source, profile), as_json=args.json)
 
 
 def _count(text: str) -> int:

@@ -1,5 +1,6 @@
 """``explorer replay``: what it prints and how it exits."""
 
+import gc
 import gzip
 import io
 import json
@@ -209,3 +210,13 @@ def test_json_and_the_replay_say_the_same(name, capsys):
     assert len(rows) == summary["operations"]
     assert max(row["live_slots"] for row in rows) == summary["max_live_slots"]
     assert all(row["agrees"] is True for row in rows)
+
+
+@pytest.mark.parametrize(("text", "status"), [(CREATE_VM, 0), ("no log at all", 2)])
+def test_a_replay_leaves_the_collector_as_it_was(text, status, tmp_path):
+    log = tmp_path / "vmm.log"
+    log.write_text(f"{text}\n")
+    usual = gc.get_threshold()
+
+    assert main(["replay", str(log)]) == status
+    assert gc.get_threshold() == usual
