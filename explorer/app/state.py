@@ -328,7 +328,10 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
                 back=after.notice is not None and after.notice.back,
             ),
         )
-    return after
+    if after.compose.shown or after.compose.kind != "move":
+        return after
+    # What a tracker changes is the outcome of a MOVE: the one that was applied before is composed again, a page on.
+    return with_ghost(replace(after, compose=Compose.fresh("move", after.kvm, focused_slot(state))))
 
 
 def dismiss(state: AppState) -> AppState:

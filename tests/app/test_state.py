@@ -18,7 +18,7 @@ from explorer.app.link import LinkError, unpack
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
 from explorer.engine.commands import parse_command
-from explorer.engine.types import PAGE_SHIFT
+from explorer.engine.types import PAGE_SHIFT, Errno
 from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
 from explorer.history.machine import Machine
@@ -83,6 +83,19 @@ def test_stepping_beyond_the_end_applies_what_is_composed(opening: AppState) -> 
 
     assert beyond.stop == Stop(len(opening.run), 4)
     assert beyond.run == actions.apply_composed(opening).run
+
+
+def test_who_moved_and_then_attaches_a_tracker_has_the_next_move_composed(opening: AppState) -> None:
+    moved = actions.apply_composed(opening)
+    base = moved.run.end.slot(10).base_gfn
+
+    attached = actions.set_tracker(moved, "kvmgt")
+    assert attached.compose.text("base") == hex((base + 1) << PAGE_SHIFT)
+
+    # kernel-reference 4.6: from 6.6 on a MOVE is refused while a tracker is registered.
+    assert actions.apply_composed(attached).run.outcomes[-1].errno is Errno.EINVAL
+    detached = actions.set_tracker(attached, "none")
+    assert actions.apply_composed(detached).run.outcomes[-1].errno is None
 
 
 def test_another_kernel_runs_the_same_operations_and_counts_what_differs(opening: AppState) -> None:

@@ -91,12 +91,15 @@ class Screen:
         return screen
 
     def close(self) -> None:
+        """Close the page as a person does, so that its kernel is ended."""
+        if not self.page.is_closed():
+            self.page.on("dialog", lambda dialog: dialog.accept())  # JupyterLab asks whether to leave
+            with self.page.expect_event("close"):
+                self.page.close(run_before_unload=True)
         self.page.context.close()
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        # A page that is left says goodbye to Voila, whose token may have changed: the idle kernel is culled later.
-        goodbye = "/voila/api/shutdown/" in message.location.get("url", "")
-        if message.type in _KINDS_OF_COMPLAINT and not goodbye:
+        if message.type in _KINDS_OF_COMPLAINT:
             self.complaints.append(f"{message.type}: {message.text}")
 
     def _on_request(self, request: Request) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from screen import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,15 @@ def until_addressed(screen: Screen, words: str) -> str:
     """Wait until the address of the page holds `words`; return the address."""
     screen.page.wait_for_function("w => location.search.includes(w)", arg=words)
     return screen.page.url
+
+
+def test_a_page_that_is_closed_ends_its_kernel(screen: Screen) -> None:
+    kernel = kernel_of(screen)
+
+    screen.close()
+
+    kernel.wait(PATIENCE_SECONDS)
+    assert not kernel.is_running()
 
 
 def test_an_address_opens_the_same_run_at_the_same_step(
