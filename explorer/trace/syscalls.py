@@ -62,11 +62,11 @@ _U32 = (1 << 32) - 1
 _CLONE_FILES = 0x400
 
 _IOCTL = re.compile(
-    r"(?:\w+=)?(0x[0-9a-f]+|-?\d+)(?:<(.*?)>)?, (?:\w+=)?(_IOC\([^)]*\)|\w+)(?: or \w+)*(?: /\*.*?\*/)?"
+    r"(?:\w+=)?(0x[0-9a-f]{1,16}|-?\d{1,20})(?:<(.*?)>)?, (?:\w+=)?(_IOC\([^)]*\)|\w+)(?: or \w+)*(?: /\*.*?\*/)?"
     r"(?:, (?:\w+=)?(.*))?$",
     re.ASCII,
 )
-_FD = re.compile(r"(?:\w+=)?(0x[0-9a-f]+|-?\d+)(?:<.*?>)?(?=, |$)", re.ASCII)
+_FD = re.compile(r"(?:\w+=)?(0x[0-9a-f]{1,16}|-?\d{1,20})(?:<.*?>)?(?=, |$)", re.ASCII)
 _FIELD = re.compile(r"(\w+)=([^,{}]*)", re.ASCII)
 _DESCRIPTOR = re.compile(r"(-?\d{1,10})(?:<.*)?$", re.ASCII)
 _COMMENT = re.compile(r"\s*/\*.*?\*/", re.ASCII)
@@ -74,7 +74,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]{1,20}|\d{1,20}", re.ASCII)
 _RESULT = re.compile(
     r"(\?|-?\d{1,20}|0x[0-9a-f]{1,16})(?:<.*?>+)?(?:\s+(E[A-Z0-9_]+|\(errno \d+\)))?(?![\w.])", re.ASCII
 )
-_ELSEWHERE = re.compile(r"/\* (\d+) in strace's PID NS \*/", re.ASCII)
+_ELSEWHERE = re.compile(r"/\* (\d{1,20}) in strace's PID NS \*/", re.ASCII)
 _CLONE_FLAGS = re.compile(r"flags=([^,}]*)", re.ASCII)
 _CALL = re.compile(r"([a-z_][a-z0-9_]*)\(", re.ASCII)
 _UNFINISHED = re.compile(r"\s*<(?:unfinished|detached) \.\.\.>\s*$", re.ASCII)
