@@ -127,6 +127,6 @@ def _fates(moment: Moment) -> list[str]:
     carried = ledger.kept if moment.change is KvmMrChange.MOVE and moment.kvm.profile.move_keeps_arch_metadata else 0
     told = ((ledger.lost, "lost"), (ledger.dropped, "dropped by KVMGT"), (carried, "carried over by index"))
     found = [f"{plural(n, 'watch')} {fate} (harmful)" for n, fate in told if n]
-    if ledger.returned:
-        found.append(f"{plural(ledger.returned, 'watch')} returned by the zap (harmless)")
+    if ledger.released:
+        found.append(f"{plural(ledger.released, 'watch')} released by the zap (harmless)")
     return found

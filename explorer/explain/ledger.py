@@ -1,6 +1,6 @@
 """Watches as tokens: where each came from, who took it, what is lost with the old arrays, and when.
 
-A watch is one count of one page. The sum always balances: before = returned + kept + dropped + lost. A watch that
+A watch is one count of one page. The sum always balances: before = released + kept + dropped + lost. A watch that
 the zap returns is made again when the guest needs it; one that a tracker's own callback takes back in the course of
 a call, as KVMGT's does before 6.6, is *dropped*: nobody asks for it again.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "Watch", "ledger_of", "watches_of"]
 
-Fate = Literal["held", "returned", "dropped", "lost"]
+Fate = Literal["held", "released", "dropped", "lost"]
 
 
 class Watch(NamedTuple):
@@ -30,8 +30,8 @@ class Watch(NamedTuple):
     gfn: int
     by: Literal["shadow paging", "tracker"]
     fate: Fate
-    """``held``: in the array; ``returned``: given back by the zap; ``dropped``: taken back by its tracker's own
-    callback; ``lost``: gone with the array."""
+    """``held``: in the array; ``released``: let go of by shadow paging in the zap; ``dropped``: taken back by its
+    tracker's own callback; ``lost``: gone with the array."""
 
 
 class Ledger(NamedTuple):
@@ -60,9 +60,9 @@ class Ledger(NamedTuple):
         return sum(1 for watch in self.watches if watch.fate == fate and (by is None or watch.by == by))
 
     @property
-    def returned(self) -> int:
-        """How many the zap gave back."""
-        return self.count("returned")
+    def released(self) -> int:
+        """How many shadow paging let go of in the zap."""
+        return self.count("released")
 
     @property
     def lost(self) -> int:
@@ -132,7 +132,7 @@ def _fates(before: tuple[Watch, ...], events: tuple[Event, ...], old: KvmMemoryS
             by = "shadow paging" if event.by == SHADOW_PAGING else "tracker"
             for at, watch in enumerate(watches):
                 if (watch.gfn, watch.by, watch.fate) == (event.gfn, by, "held"):
-                    watches[at] = watch._replace(fate="returned" if by == "shadow paging" else "dropped")
+                    watches[at] = watch._replace(fate="released" if by == "shadow paging" else "dropped")
                     break
         elif isinstance(event, ArrayFreed) and old is not None and event.array == old.arch.gfn_write_track:
             watches = [w._replace(fate="lost") if w.fate == "held" else w for w in watches]

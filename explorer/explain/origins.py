@@ -265,7 +265,7 @@ def _made_it_fire(run: Run, moment: Moment, first: int) -> Origin | None:
 def watch_words(by: str, *, added: bool) -> str:
     """Return what put a watch into an array or took it out."""
     if by == SHADOW_PAGING:
-        return "page tables shadowed" if added else "zapped shadow pages gave back"
+        return "page tables shadowed" if added else "zapped shadow pages released"
     return f"{by} asked" if added else f"{by} let go"
 
 

@@ -163,12 +163,12 @@ def _swap(moment: Moment) -> Sentences:
 def _zap(moment: Moment) -> Sentences:
     events = moment.op.cells[moment.stop.cell].events if moment.op is not None else ()
     ledger, profile = ledger_of(moment), moment.kvm.profile
-    own = ledger.count("returned", "shadow paging") if ledger is not None else 0
+    own = ledger.count("released", "shadow paging") if ledger is not None else 0
     told = any(isinstance(e, TrackerNotified) for e in events)
     forgot = sum(len(e.gfns) for e in events if isinstance(e, TrackerForgot))
     newcomer = f"KVM throws away {what_goes(moment)}"
     if own:
-        newcomer += f"; {plural(own, 'watch')} of shadow paging {'goes' if own == 1 else 'go'} back with them"
+        newcomer += f"; {plural(own, 'watch')} of shadow paging {'is' if own == 1 else 'are'} released with them"
     newcomer += "."
     if told:
         who = (

@@ -73,7 +73,7 @@ def _array(sheet: Sheet, picture: ArrayPicture, top: float, width: float) -> flo
         xs[at] = max(xs[at], xs[at - 1] + _SPACING)
     for x, watch in zip(xs, shown, strict=True):
         held = "external" if watch.by == "tracker" else "internal"
-        kind = {"held": held, "returned": "returned", "dropped": "lost", "lost": "lost"}[watch.fate]
+        kind = {"held": held, "released": "released", "dropped": "lost", "lost": "lost"}[watch.fate]
         sheet.mark(f"watch_{kind}", min(x, right - 8), middle, scale=0.85)
     words = picture.words if picture.state != "freed" else f"freed: {picture.words}"
     role = "lost" if any(w.fate in ("dropped", "lost") for w in picture.watches) else "ink_2"

@@ -73,7 +73,7 @@ _GLYPHS: dict[str, list[tuple[str, str]]] = {
     # shapes on a 20 x 20 field; the class says what colour role fills or strokes it
     "internal": [("M10 3.5 16.5 10 10 16.5 3.5 10Z", "fill")],
     "external": [("M10 5.5 14.5 10 10 14.5 5.5 10Z", "fill"), ("M10 1 19 10 10 19 1 10Z", "stroke")],
-    "returned": [("M10 4 16 10 10 16 4 10Z", "stroke")],
+    "released": [("M10 4 16 10 10 16 4 10Z", "stroke")],
     "lost": [("M10 2 18 10 10 18 2 10Z", "stroke"), ("M6 6 14 14M14 6 6 14", "stroke")],
     "rejected": [("M6.3 1h7.4L19 6.3v7.4L13.7 19H6.3L1 13.7V6.3Z", "fill"), ("M7 7 13 13M13 7 7 13", "knock")],
     "stop": [

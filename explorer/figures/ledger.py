@@ -13,7 +13,7 @@ __all__ = ["ledger_panel"]
 
 
 def ledger_panel(ledger: Ledger | None) -> Node:
-    """Return the equation of watches: before = returned + kept + dropped + lost.
+    """Return the equation of watches: before = released + kept + dropped + lost.
 
     Of the last two the one that is 0 is left out if the other is not.
     """
@@ -33,9 +33,9 @@ def ledger_panel(ledger: Ledger | None) -> Node:
         ),
         el("span", "=", cls="op"),
         _term(
-            ledger.returned,
-            "returned",
-            "returned by the zap",
+            ledger.released,
+            "released",
+            "released by the zap",
             "harmless: the zap comes before the slot changes",
         ),
         el("span", "+", cls="op"),
@@ -47,7 +47,7 @@ def ledger_panel(ledger: Ledger | None) -> Node:
         ),
         cls="ledger",
         role="group",
-        aria_label=f"{ledger.before} watches before, {ledger.returned} returned, {ledger.kept} kept, {told}",
+        aria_label=f"{ledger.before} watches before, {ledger.released} released, {ledger.kept} kept, {told}",
     )
 
 

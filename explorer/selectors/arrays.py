@@ -123,7 +123,7 @@ def _words(watches: tuple[Watch, ...], state: str) -> str:
     if not watches:
         return "all counts are 0"
     parts = []
-    for fate in ("held", "returned", "dropped", "lost"):
+    for fate in ("held", "released", "dropped", "lost"):
         mine = [w for w in watches if w.fate == fate]
         if mine:
             pages = sorted({w.gfn for w in mine})

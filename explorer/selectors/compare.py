@@ -228,8 +228,8 @@ def _zaps(route: _Route) -> str:
     return f"{len(zaps)}, {' and '.join(dict.fromkeys(zap.scope for zap in zaps))}: {pages}" if zaps else "0"
 
 
-def _returned(route: _Route) -> str:
-    return f"{route.ledger.returned} of {route.ledger.before}"
+def _released(route: _Route) -> str:
+    return f"{route.ledger.released} of {route.ledger.before}"
 
 
 def _dropped(route: _Route) -> str | None:
@@ -308,7 +308,7 @@ _FACTS: tuple[tuple[str, str, Callable[[_Route], str | None]], ...] = (
     ("Readers", "find the slot INVALID in", _invalid),
     ("Readers", "find no slot in", _nothing),
     ("Readers", "zaps of what they had mapped", _zaps),
-    ("Watches", "returned by the zap", _returned),
+    ("Watches", "released by the zap", _released),
     ("Watches", "dropped by KVMGT", _dropped),
     ("Watches", "lost with their array", _lost),
     ("Watches", "kept", _kept),

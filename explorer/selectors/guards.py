@@ -253,7 +253,7 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
     if ledger is not None:
         own = (
             ledger.count("held", "shadow paging")
-            + ledger.count("returned", "shadow paging")
+            + ledger.count("released", "shadow paging")
             + ledger.count("lost", "shadow paging")
         )
         left = ledger.count("held", "shadow paging")

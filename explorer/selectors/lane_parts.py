@@ -35,7 +35,7 @@ __all__ = [
     "slot_bar",
 ]
 
-MarkKind = Literal["internal", "external", "returned", "lost"]
+MarkKind = Literal["internal", "external", "released", "lost"]
 PAGES_DIVIDED = 64
 """Most pages that are drawn with a line between each two."""
 MARKS = 24

@@ -204,15 +204,15 @@ def _beliefs(moment: Moment) -> Section | None:
             if any(w.fate == "lost" for w in mine)
             else "dropped"
             if any(w.fate == "dropped" for w in mine)
-            else "returned"
-            if all(w.fate == "returned" for w in mine)
+            else "released"
+            if all(w.fate == "released" for w in mine)
             else "will be lost"
             if ledger.will_be_lost_own or (tracker and ledger.will_be_lost)
             else "will be dropped"
             if tracker and ledger.will_be_dropped
             else "kept"
             if keeps
-            else "will be returned"
+            else "will be released"
         )
         bad = "lost" in fate or "dropped" in fate
         rows.append(
@@ -223,8 +223,8 @@ def _beliefs(moment: Moment) -> Section | None:
                 *(() if keeps else (RailCell("0", number=True),)),
                 RailCell(
                     fate,
-                    "lost" if bad else "returned" if fate == "returned" else "",
-                    "lost" if bad else "internal" if fate == "returned" else "",
+                    "lost" if bad else "released" if fate == "released" else "",
+                    "lost" if bad else "internal" if fate == "released" else "",
                 ),
             )
         )
@@ -251,7 +251,7 @@ def _chain(run: Run, moment: Moment) -> Section | None:
             RailCell(origin.what),
             RailCell(f"+{origin.change}", "internal" if origin.by == SHADOW_PAGING else "external")
             if origin.change > 0
-            else RailCell(f"\N{MINUS SIGN}{-origin.change}", "returned" if origin.by else "lost"),
+            else RailCell(f"\N{MINUS SIGN}{-origin.change}", "released" if origin.by else "lost"),
         )
         for origin in watch_origins(run, moment.stop, moment.old)[:_CHAIN]
     ]
@@ -263,10 +263,10 @@ def _rests_on(moment: Moment) -> Section | None:
     if ledger is None or not ledger.before or moment.change is not KvmMrChange.MOVE:
         return None
     parts = []
-    own = ledger.count("returned", "shadow paging")
+    own = ledger.count("released", "shadow paging")
     if own:
         zap = "every mapping is zapped" if zaps_all(moment.kvm) else "the slot’s shadow pages are zapped"
-        parts.append(f"{own} returned: harmless **only because** {zap} before the slot changes place.")
+        parts.append(f"{own} released: harmless **only because** {zap} before the slot changes place.")
     dropped = ledger.dropped
     if dropped:
         parts.append(

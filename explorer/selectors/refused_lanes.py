@@ -60,7 +60,7 @@ def before_during_after(moment: Moment, windows: tuple[Window, ...]) -> tuple[La
         f"step {restored + 1} on",
         (at_home._replace(label=f"slot {old.id}, back"),),
         marks,
-        (*_count_labels(now, windows, "returned"), *holes(windows, [at_home])),
+        (*_count_labels(now, windows, "released"), *holes(windows, [at_home])),
         stem_from=0.58,
     )
     return (slot_before, during, after)
@@ -81,5 +81,5 @@ def _count_labels(watches: tuple[Watch, ...], windows: tuple[Window, ...], word:
     text = f"{len(own)} {word}"
     end = next((window.x1 for window in windows if x <= window.x1), windows[-1].x1)
     fits = x + len(text) * 7.4 <= end
-    told = Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "returned")
+    told = Label(x, 0.28, text if fits else str(len(own)), "internal", "left", bold=word == "released")
     return [told, *counts_beside(marks)]

@@ -157,7 +157,7 @@ def glyph_of(command: Command, outcome: Outcome) -> str:
         case TrackGfn():
             return "external"
         case UntrackGfn():
-            return "returned"
+            return "released"
         case ShadowTables():
             return "tables"
         case GuestWrite():

@@ -62,7 +62,7 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
         else:
             labels.append(Label(end - 8, 0.1, text, role, "right", "small", bold=bold))
 
-    returned = sum(1 for w in watches if w.fate == "returned")
+    released = sum(1 for w in watches if w.fate == "released")
     dropped = sum(1 for w in watches if w.fate == "dropped")
     lost = sum(1 for w in watches if w.fate == "lost")
     last = max(marks, key=lambda mark: mark.x)
@@ -71,7 +71,7 @@ def _mark_labels(watches: tuple[Watch, ...], marks: tuple[Mark, ...], windows: t
     if first is not None and named:
         labels.append(Label(marks[first].x - 16, 0.45, "tracker", "external", "right"))
     labels += counts_beside(marks, named=first if named else None)
-    told = ((returned, "returned"), (dropped, "dropped by KVMGT"), (lost, "lost"))
+    told = ((released, "released"), (dropped, "dropped by KVMGT"), (lost, "lost"))
     words = [f"{count} {what}" for count, what in told if count]
     if words:
         role = "lost" if lost or dropped else "internal"
@@ -110,8 +110,8 @@ def marks_of(
         for window in windows:
             if window.first_gfn <= watch.gfn < window.end_gfn:
                 kind: MarkKind = (
-                    "returned"
-                    if watch.fate == "returned"
+                    "released"
+                    if watch.fate == "released"
                     else "lost"
                     if watch.fate in ("dropped", "lost")
                     else "external"
@@ -133,7 +133,7 @@ def marks_of(
 def _fate_text(watch: Watch) -> str:
     return {
         "held": "the count is in the array",
-        "returned": "returned by the zap",
+        "released": "released by the zap",
         "dropped": "dropped by KVMGT’s own callback",
         "lost": "lost with the old array",
     }[watch.fate]

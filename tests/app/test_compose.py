@@ -127,8 +127,8 @@ def test_arguments_names_the_verb_it_does_not_know() -> None:
     ("profile", "zap", "told"),
     [
         # kernel-reference 5.6: the quirk-off code as first queued leaves the shadow pages; its fix zaps them.
-        ("v6_12", "all", "3 watches returned by the zap (harmless), all mappings zapped"),
-        ("v6_12", "slot only", "3 watches returned by the zap (harmless), the slot’s mappings zapped"),
+        ("v6_12", "all", "3 watches released by the zap (harmless), all mappings zapped"),
+        ("v6_12", "slot only", "3 watches released by the zap (harmless), the slot’s mappings zapped"),
         ("v6_12_quirk_posted", "slot only", "3 watches lost (harmful)"),
     ],
 )

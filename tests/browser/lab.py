@@ -38,7 +38,7 @@ def lab_in(folder: Path) -> Iterator[str]:
 
 def open_cell(browser: Browser, lab: str, size: tuple[int, int]) -> Screen:
     """Open the notebook, run its cell and wait for the dashboard in its output."""
-    screen = Screen.visit(browser, lab, size)
+    screen = Screen.visit(browser.new_context().new_page(), lab, size)  # it keeps what is open where in its storage
     _run(screen)
     return screen.ready()
 

@@ -11,18 +11,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from explorer.cli.serve import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 40
 """How long a state may take on a machine that is busy with other things; nothing waits this long for nothing."""
 _KINDS_OF_COMPLAINT = ("error",)
+
+
+_CONTEXTS: WeakKeyDictionary[Browser, BrowserContext] = WeakKeyDictionary()
+
+
+def _context_of(browser: Browser) -> BrowserContext:
+    """Return the context of a browser's pages: the second one that opens has the scripts of the first."""
+    if browser not in _CONTEXTS:
+        _CONTEXTS[browser] = browser.new_context()
+    return _CONTEXTS[browser]
 
 
 @contextmanager
@@ -76,16 +87,16 @@ class Screen:
         page.on("request", self._on_request)
 
     @classmethod
-    def open(cls, browser: Browser, url: str, size: tuple[int, int], **context: Any) -> Screen:
+    def open(cls, browser: Browser, url: str, size: tuple[int, int], **media: Any) -> Screen:
         """Open a page and wait until the picture is there; motion is reduced unless asked for."""
-        return cls.visit(browser, url, size, **context).ready()
+        return cls.visit(_context_of(browser).new_page(), url, size, **media).ready()
 
     @classmethod
-    def visit(cls, browser: Browser, url: str, size: tuple[int, int], **context: Any) -> Screen:
-        """Open a page without waiting for a dashboard."""
-        options = {"reduced_motion": "reduce", **context}
-        page = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options).new_page()
+    def visit(cls, page: Page, url: str, size: tuple[int, int], **media: Any) -> Screen:
+        """Go to an address without waiting for a dashboard."""
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.emulate_media(**{"reduced_motion": "reduce", **media})
         screen = cls(page)
         page.goto(url, wait_until="domcontentloaded")
         return screen
@@ -96,7 +107,6 @@ class Screen:
             self.page.on("dialog", lambda dialog: dialog.accept())  # JupyterLab asks whether to leave
             with self.page.expect_event("close"):
                 self.page.close(run_before_unload=True)
-        self.page.context.close()
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in _KINDS_OF_COMPLAINT:

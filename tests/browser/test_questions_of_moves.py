@@ -41,7 +41,7 @@ def fates(screen: Screen) -> dict[str, str]:
 
 
 def ledger(screen: Screen) -> tuple[int, ...]:
-    """Return watches before, returned, kept and lost."""
+    """Return watches before, released, kept and lost."""
     return tuple(int(text) for text in screen.texts(".mx-ledger .key"))
 
 
@@ -73,8 +73,8 @@ def test_question_6_do_write_track_counts_survive_and_where_did_each_go(hands: H
 
     screen = hands.press("Enter").until_at(12, 9)
     assert ledger(screen) == (len(before), len(gone), 0, 0)
-    assert [row.split()[0] for row in screen.texts(".mx-rail tr") if row.endswith("returned")] == list(map(hex, before))
-    hands.press("w").until_read(".mx-why", "zapped shadow pages gave back")
+    assert [row.split()[0] for row in screen.texts(".mx-rail tr") if row.endswith("released")] == list(map(hex, before))
+    hands.press("w").until_read(".mx-why", "zapped shadow pages released")
 
     assert hands.actions <= 2
     asked = re.search(r"Why is the count of gfn (0x[0-9a-f]+) 0\?", screen.text(".mx-why"))
@@ -102,7 +102,7 @@ def test_question_7_is_the_loss_harmful_in_my_configuration(
     vm.move(SLOT, to_gfn=TO)
     shadowed = {page.gfn for page in vm.kvm.active_mmu_pages.values() if page.level > 1}
     assert bool(shadowed & watched.keys()) is harmful, "a shadow page lives on and has no count"
-    told = f"{len(watched)} watches " + ("lost (harmful)" if harmful else "returned by the zap (harmless)")
+    told = f"{len(watched)} watches " + ("lost (harmful)" if harmful else "released by the zap (harmless)")
 
     for control, label in chips:
         hands.choose(control, label)

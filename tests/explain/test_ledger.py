@@ -54,10 +54,10 @@ def test_no_watch_appears_or_vanishes_unaccounted(run):
         step = apply(run.kvm_before(at), command)
 
         gained = sum(isinstance(e, WriteTracked) for e in step.events)
-        returned = sum(isinstance(e, WriteUntracked) for e in step.events)
+        released = sum(isinstance(e, WriteUntracked) for e in step.events)
         lost = sum(e.held for e in step.events if isinstance(e, ArrayFreed) and e.kind == "gfn_write_track")
 
-        assert all_counts(run.kvm_before(at)) + gained - returned - lost == all_counts(step.kvm)
+        assert all_counts(run.kvm_before(at)) + gained - released - lost == all_counts(step.kvm)
 
 
 @settings(max_examples=40)
@@ -68,7 +68,7 @@ def test_the_equation_balances_at_every_step_and_its_terms_are_what_the_array_ho
         if ledger is None:
             continue
         dropped, lost = ledger.dropped + ledger.will_be_dropped, ledger.lost + ledger.will_be_lost
-        assert ledger.before == ledger.returned + ledger.kept + dropped + lost
+        assert ledger.before == ledger.released + ledger.kept + dropped + lost
         assert min(ledger.kept, ledger.will_be_lost, ledger.will_be_dropped) >= 0
         old = moment.old
         array = array_of(moment.kvm, old)
@@ -113,7 +113,7 @@ def test_the_zap_of_a_move_returns_all_of_shadow_pagings_watches(profile):
     run = run_of(profile, *WATCHED, MOVE, external_write_tracking=False)
 
     assert fates(at_word(run, "swap")) == {("shadow paging", "held"): 3}
-    assert fates(at_word(run, "zap")) == {("shadow paging", "returned"): 3}
+    assert fates(at_word(run, "zap")) == {("shadow paging", "released"): 3}
     assert (ledger_of(end_of(run)).lost, ledger_of(end_of(run)).lost_at) == (0, None)
 
 
@@ -123,14 +123,14 @@ def test_a_refused_move_returns_the_internal_watches_and_keeps_the_trackers(prof
     run = run_of(profile, *KVMGT, MOVE)
 
     assert run.outcomes[-1].errno.name == "EINVAL"
-    assert fates(end_of(run)) == {("shadow paging", "returned"): 3, ("tracker", "held"): 2}
+    assert fates(end_of(run)) == {("shadow paging", "released"): 3, ("tracker", "held"): 2}
 
 
 def test_on_6_1_a_logging_trackers_watches_are_lost_with_the_old_array():
     # As recorded on 6.1, scenario shadow_pages_and_external_tracker.
     run = run_of("v6_1", *LOGGER, MOVE)
 
-    assert fates(end_of(run)) == {("shadow paging", "returned"): 3, ("tracker", "lost"): 2}
+    assert fates(end_of(run)) == {("shadow paging", "released"): 3, ("tracker", "lost"): 2}
     assert ledger_of(at_word(run, "check")).will_be_lost == 2
     assert run.detail(len(run) - 1).cells[ledger_of(end_of(run)).lost_at - 1].word == "free old"
 
@@ -143,7 +143,7 @@ def test_before_6_6_kvmgts_callback_drops_its_watches_even_if_the_move_is_refuse
     ledger = ledger_of(end_of(run))
 
     assert (run.outcomes[-1].errno is not None) == (profile == "v6_1" and move == BEYOND)
-    assert (ledger.returned, ledger.dropped, ledger.lost, ledger.kept) == (3, 2, 0, 0)
+    assert (ledger.released, ledger.dropped, ledger.lost, ledger.kept) == (3, 2, 0, 0)
     assert ledger_of(at_word(run, "check")).will_be_dropped == 2
     assert run.detail(len(run) - 1).cells[ledger.dropped_at - 1].word == "zap"
 
@@ -159,14 +159,14 @@ def test_with_the_quirk_off_the_slots_own_shadow_pages_still_go(profile):
     # kernel-reference 4.8 and 5.6: all indirect shadow pages in the slot, or unaccounting would hit freed memory.
     run = run_of(profile, SLOT, QUIRK_OFF, TABLES, MOVE)
 
-    assert fates(end_of(run)) == {("shadow paging", "returned"): 3}
+    assert fates(end_of(run)) == {("shadow paging", "released"): 3}
 
 
 def test_before_5_7_a_trackers_watches_come_along_by_index():
     # kernel-reference 2.1: a count at index i becomes one of the page at the new base plus i.
     run = run_of("pre_edd4", *LOGGER, MOVE)
 
-    assert fates(end_of(run)) == {("shadow paging", "returned"): 3, ("tracker", "held"): 2}
+    assert fates(end_of(run)) == {("shadow paging", "released"): 3, ("tracker", "held"): 2}
     assert {w.gfn for w in watches_of(run.end, run.end.slot(10))} == {0xD0203, 0xD0210}
 
 
@@ -181,7 +181,7 @@ def test_a_change_of_flags_keeps_every_watch(profile):
 def test_what_a_deletion_does_not_return_is_lost(profile):
     ledger = ledger_of(end_of(run_of(profile, *LOGGER, DELETE)))
 
-    assert (ledger.count("returned", "shadow paging"), ledger.count("lost", "tracker")) == (3, 2)
+    assert (ledger.count("released", "shadow paging"), ledger.count("lost", "tracker")) == (3, 2)
 
 
 def test_a_watch_of_the_other_address_space_is_another_watch():
@@ -189,7 +189,7 @@ def test_a_watch_of_the_other_address_space_is_another_watch():
     run = run_of("v6_12", SLOT, smm, TABLES, TABLES + " as=1", QUIRK_OFF, MOVE)
 
     assert ledger_of(end_of(run)).before == 3
-    assert ledger_of(end_of(run)).returned == 3
+    assert ledger_of(end_of(run)).released == 3
     assert not any(isinstance(e, KernelWarned) for e in run.detail(len(run) - 1).step.events)
 
 

@@ -224,7 +224,7 @@ def test_a_move_without_external_tracker_is_told_as_harmless(profile):
     run = run_of(profile, *WATCHED, MOVE, external_write_tracking=False)
 
     assert newcomer(end_of(run)).endswith("on this setup that is harmless: the next fault makes them again.")
-    assert "3 watches of shadow paging go back with them" in newcomer(at_word(run, "zap"))
+    assert "3 watches of shadow paging are released with them" in newcomer(at_word(run, "zap"))
 
 
 @pytest.mark.parametrize("profile", ["v5_10", "v6_1"])

@@ -185,9 +185,9 @@ def test_a_refusal_is_told_by_shape_and_words_not_by_colour_alone():
 @pytest.mark.parametrize(
     ("run", "equation"),
     [
-        (RUNS[0], "5 watches before, 3 returned, 2 kept, 0 lost"),
-        (RUNS[1].up_to(6), "5 watches before, 3 returned, 0 kept, 2 lost"),
-        (run_of("v6_12", *WATCHED, MOVE), "3 watches before, 3 returned, 0 kept, 0 lost"),
+        (RUNS[0], "5 watches before, 3 released, 2 kept, 0 lost"),
+        (RUNS[1].up_to(6), "5 watches before, 3 released, 0 kept, 2 lost"),
+        (run_of("v6_12", *WATCHED, MOVE), "3 watches before, 3 released, 0 kept, 0 lost"),
     ],
 )
 def test_the_ledger_is_read_out_as_an_equation(run, equation):
@@ -199,7 +199,7 @@ def test_what_kvmgt_dropped_is_not_called_harmless():
     panel = ledger_panel(ledger_of(end_of(RUNS[2])))
     terms = [node for node in panel[2:] if "term" in str(node[1].get("class")).split()]
 
-    assert panel[1]["aria-label"] == "5 watches before, 3 returned, 0 kept, 2 dropped by KVMGT"
+    assert panel[1]["aria-label"] == "5 watches before, 3 released, 0 kept, 2 dropped by KVMGT"
     assert ["harmless" in text_of(term) for term in terms] == [False, True, False, False]
     assert "2dropped by KVMGTharmful" in text_of(terms[-1])
     assert ["is-loud" in term[1]["class"] for term in terms] == [False, False, False, True]
@@ -208,7 +208,7 @@ def test_what_kvmgt_dropped_is_not_called_harmless():
 def test_what_kvmgt_will_drop_is_told_from_the_first_step():
     panel = ledger_panel(ledger_of(at_word(RUNS[2], "check")))
 
-    assert panel[1]["aria-label"].startswith("5 watches before, 0 returned, 3 kept, 2 will be dropped by KVMGT at step")
+    assert panel[1]["aria-label"].startswith("5 watches before, 0 released, 3 kept, 2 will be dropped by KVMGT at step")
 
 
 def test_in_the_array_a_dropped_watch_has_the_mark_of_a_lost_one():
@@ -220,7 +220,7 @@ def test_in_the_array_a_dropped_watch_has_the_mark_of_a_lost_one():
     }
 
     assert drawn == {"diamond-open": 3, "diamond-x-open": 2}
-    assert "freed: 3 returned; 2 dropped" in str(spec)
+    assert "freed: 3 released; 2 dropped" in str(spec)
 
 
 def test_a_new_slot_is_not_told_as_rebuilt():

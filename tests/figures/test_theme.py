@@ -108,7 +108,7 @@ def test_every_role_has_a_look_in_every_theme(name):
 
 def test_what_differs_by_colour_differs_by_shape_or_pattern_too():
     marks = {role: tuple((part["symbol"], part["size"]) for part in parts) for role, parts in DEFAULT.marks.items()}
-    watches = [marks[f"watch_{kind}"] for kind in ("internal", "external", "returned", "lost")]
+    watches = [marks[f"watch_{kind}"] for kind in ("internal", "external", "released", "lost")]
 
     assert len(set(watches)) == 4
     patterns = [str(DEFAULT.fills[style].get("fillpattern")) for style in ("slot", "read_only", "dirty", "invalid")]

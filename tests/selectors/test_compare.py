@@ -86,7 +86,7 @@ def test_before_6_6_both_routes_call_the_tracker_s_hook():
     both = facts(compared("v6_1", *KVMGT, MOVE))
 
     assert both["region callbacks"] == ("track_flush_slot", "track_flush_slot")
-    assert both["returned by the zap"] == ("3 of 5", "3 of 5")
+    assert both["released by the zap"] == ("3 of 5", "3 of 5")
     assert both["dropped by KVMGT"] == ("2 of 5", "2 of 5")
     assert both["lost with their array"] == ("0 of 5", "0 of 5")
     assert both["KVMGT: page_track_tree"] == ("2 say tracked", "2 say tracked")

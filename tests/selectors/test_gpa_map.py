@@ -178,12 +178,12 @@ def test_a_refused_move_is_drawn_as_before_during_and_after():
     assert "slot 10, back" in words(view)
 
 
-def test_watches_that_kvmgt_dropped_are_not_drawn_as_returned():
+def test_watches_that_kvmgt_dropped_are_not_drawn_as_released():
     view = select_gpa_map(end_of(run_of("v6_1", *KVMGT, MOVE)))
 
     (watches,) = (lane for lane in view.lanes if lane.name == "Watches")
-    assert "3 returned, 2 dropped by KVMGT" in words(view)
-    assert Counter(mark.kind for mark in watches.marks) == {"returned": 3, "lost": 2}
+    assert "3 released, 2 dropped by KVMGT" in words(view)
+    assert Counter(mark.kind for mark in watches.marks) == {"released": 3, "lost": 2}
     assert sum("dropped by KVMGT’s own callback" in mark.hover for mark in watches.marks) == 2
 
 

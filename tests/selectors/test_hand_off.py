@@ -212,7 +212,7 @@ def test_the_old_array_is_shared_then_freed_and_the_new_one_starts_at_zero():
     assert shared[0].owner == "owner old, shared with INVALID"
     assert [(a.state, a.words) for a in built[1:]] == [("fresh", "32 × 0")]
     assert [a.state for a in freed] == ["freed", "fresh"]
-    assert freed[0].words == "3 returned; 2 lost"
+    assert freed[0].words == "3 released; 2 lost"
 
 
 def old_values(run, field):
@@ -256,11 +256,11 @@ def test_what_the_old_column_shows_in_the_end_is_what_the_array_was_freed_with(r
                 assert old_values(run.up_to(op + 1), "gfn_write_track")[-1] == f"sum {event.held}"
 
 
-def test_in_the_freed_array_what_was_dropped_is_told_from_what_was_returned():
+def test_in_the_freed_array_what_was_dropped_is_told_from_what_was_released():
     # kernel-reference 6.6: in 6.1 KVMGT's own callback takes its two watches back.
     run = run_of("v6_1", *KVMGT, MOVE)
 
-    assert select_arrays(end_of(run)).arrays[0].words == "3 returned; 2 dropped"
+    assert select_arrays(end_of(run)).arrays[0].words == "3 released; 2 dropped"
 
 
 def test_outside_a_region_call_there_is_nothing_to_hand_over():

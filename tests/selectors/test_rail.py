@@ -132,8 +132,8 @@ def test_what_each_believes_is_set_against_the_counts():
         # kernel-reference 6.6: table empty, flag still True
         ["0xd0003", "flag says tracked", "0", "0", "dropped"],
         ["0xd0010", "flag says tracked", "0", "0", "dropped"],
-        ["0xd0011", "none", "0", "0", "returned"],
-        ["0xd0012", "none", "0", "0", "returned"],
+        ["0xd0011", "none", "0", "0", "released"],
+        ["0xd0012", "none", "0", "0", "released"],
     ]
     assert rows(rail("v6_6_nocheck", *KVMGT, MOVE), "Who believes what, page by page")[0] == [
         "0xd0003",
@@ -180,7 +180,7 @@ def test_where_the_watches_came_from_is_told_operation_by_operation():
         ["4", "tracker 0 asked", "+1"],
         ["5", "tracker 0 asked", "+1"],
         ["6.5", "tracker 0 let go", "−2"],
-        ["6.5", "zapped shadow pages gave back", "−3"],
+        ["6.5", "zapped shadow pages released", "−3"],
     ]
 
 
