@@ -29,6 +29,7 @@ from explorer.figures.timeline import timeline_panel
 from explorer.history.moment import moment_at
 from explorer.selectors.arrays import select_arrays
 from explorer.selectors.beats import select_beat
+from explorer.selectors.branches import elsewhere, set_aside
 from explorer.selectors.effects import select_effects
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
@@ -42,8 +43,9 @@ from explorer.selectors.timeline import select_timeline
 if TYPE_CHECKING:
     from explorer.app.state import AppState, View
     from explorer.engine.profile import KernelProfile
-    from explorer.history import Stop
+    from explorer.history import Run, Stop
     from explorer.history.moment import Moment, SlotKey
+    from explorer.selectors.branches import Branch
     from explorer.selectors.gpa_map import GpaMapView
 
 __all__ = ["Frame", "FrameBuilder"]
@@ -91,12 +93,15 @@ class FrameBuilder:
         self._kept_table: _KeptTable | None = None
         self._tab = ""
         self._glossaries: dict[str, str] = {}
+        self._branches: dict[int, Branch | None] = {}
+        """What leaves the timeline at an operation, or, by -1, where the past was changed."""
         self.sent: set[str] = set()
 
     def use(self, state: AppState) -> None:
         """Build for this state from now on; frames of another revision are forgotten."""
         if self._state is None or self._state.revision != state.revision:
             self._frames.clear()
+            self._branches.clear()
             self._kept_table = None
         self._state = state
 
@@ -150,7 +155,7 @@ class FrameBuilder:
             newcomer=question,
         )
         panels = self._panels(state, moment, map_view, question=question)
-        timeline = timeline_panel(select_timeline(run, moment))
+        timeline = timeline_panel(select_timeline(run, moment, None if question else self._branch(run, moment)))
         # Broken properties are told by `explorer.app.marks`, with the operation that broke them.
         rail = select_rail(run, moment, state.view.page, properties=False)
         panels["timeline"] = timeline
@@ -178,6 +183,20 @@ class FrameBuilder:
         cells = len(moment.op.cells) if moment.op is not None else 1
         refused = moment.op is not None and moment.op.cells[moment.stop.cell].refused
         return Frame(f"{moment.stop.op}:{moment.stop.cell}", names, cells, f"{rail.verdict}. {rail.newcomer}", refused)
+
+    def _branch(self, run: Run, moment: Moment) -> Branch | None:
+        """Return what leaves the timeline: what a person set aside, else another kernel's answer to the MOVE shown."""
+        state, kept = self._state, self._branches
+        assert state is not None, "a builder is used for a state first"
+        if -1 not in kept:
+            earlier = state.earlier if state.earlier is not None and state.earlier.source == state.source else None
+            kept[-1] = set_aside(earlier.run, state.run) if earlier is not None else None
+        op = moment.op
+        if kept[-1] is not None or op is None:
+            return kept[-1]
+        if op.number not in kept:
+            kept[op.number] = elsewhere(run, op)
+        return kept[op.number]
 
     def _panels(self, state: AppState, moment: Moment, map_view: GpaMapView, *, question: bool) -> dict[str, Any]:
         view, theme = state.view, theme_named(state.view.theme)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from explorer.figures.dom import Node, el, glyph
 
 if TYPE_CHECKING:
+    from explorer.selectors.branches import Branch
     from explorer.selectors.timeline import TimelineNode, TimelineView
 
 __all__ = ["timeline_panel"]
@@ -27,6 +28,8 @@ def timeline_panel(view: TimelineView) -> Node:
         items.append(el("span", f"{view.hidden_before} before", cls="tl-more"))
     for at, node in enumerate(view.nodes):
         items.append(_node(node, current=node.tense == "now" and (at != view.open_after or not view.cells)))
+        if view.branch is not None and node.first <= view.branch.after <= node.last:
+            items.append(_branch(view.branch))
         if at == view.open_after and view.cells:
             items.append(_track(view, node))
     if view.hidden_after:
@@ -54,6 +57,23 @@ def _node(node: TimelineNode, *, current: bool) -> Node:
         aria_label=f"operation {node.last + 1}: {words}" + (", not applied yet" if node.ghost else ""),
         title=words,
     )
+
+
+def _branch(branch: Branch) -> Node:
+    told = " ".join(filter(None, (branch.words, branch.result, branch.loss, branch.kept)))
+    button = el(
+        "button",
+        glyph(branch.glyph, size=18),
+        " ",
+        branch.words,
+        el("b", " ", branch.result) if branch.result else None,
+        ", " if branch.loss or branch.kept else None,
+        el("b", glyph("lost", size=16), " ", branch.loss, cls="lost") if branch.loss else branch.kept or None,
+        type="button",
+        aria_label=f"{told}; go there" if branch.era else f"{told}; go back to it",
+        **({"data_era": branch.era} if branch.era else {"data_earlier": ""}),
+    )
+    return el("span", button, cls="tl-branch")
 
 
 def _track(view: TimelineView, node: TimelineNode) -> Node:

@@ -24,7 +24,7 @@ from explorer.explain.words import count_text, errno_text, plural
 from explorer.history.machine import machine_of
 from explorer.history.rerun import Reruns, Result, Setting
 from explorer.selectors.configurations import MERGED, POSTED
-from explorer.selectors.timeline import CHANGE_TITLES
+from explorer.selectors.glyphs import CHANGE_TITLES
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from explorer.engine.commands import (
-    AttachTracker,
-    DetachTracker,
-    GuestWrite,
-    SetMemoryRegion,
-    ShadowTables,
-    TrackGfn,
-    UntrackGfn,
-)
-from explorer.engine.uapi import KvmMrChange
+from explorer.engine.commands import SetMemoryRegion
 from explorer.explain.sentences import op_words
 from explorer.explain.sources import name_in
 from explorer.explain.words import errno_text, plural
+from explorer.selectors.glyphs import CHANGE_TITLES, glyph_of
 from explorer.selectors.phases import PhaseCell, SetBox, select_phases
 
 if TYPE_CHECKING:
     from explorer.engine.commands import Command
     from explorer.history import OpDetail, Outcome, Run
     from explorer.history.moment import Moment
+    from explorer.selectors.branches import Branch
 
 __all__ = ["TimelineNode", "TimelineView", "select_timeline"]
 
 NEIGHBOURS = 32
 """Operations shown on each side of the current one."""
-CHANGE_TITLES = {
-    KvmMrChange.CREATE: "Create",
-    KvmMrChange.DELETE: "Delete",
-    KvmMrChange.MOVE: "MOVE",
-    KvmMrChange.FLAGS_ONLY: "Flags",
-    KvmMrChange.NOOP: "No-op",
-    None: "Refused",
-}
 
 
 class TimelineNode(NamedTuple):
@@ -72,10 +57,22 @@ class TimelineView(NamedTuple):
     hidden_before: int
     hidden_after: int
     ops: int
+    branch: Branch | None = None
+    """What leaves the line at one of its operations."""
 
 
-def select_timeline(run: Run, moment: Moment) -> TimelineView:
-    """Return the timeline at a moment of a run."""
+def select_timeline(run: Run, moment: Moment, branch: Branch | None = None) -> TimelineView:
+    """Return the timeline at a moment of a run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    moment
+        A moment of it.
+    branch
+        What leaves the line; it shows if its operation does.
+    """
     at = moment.stop.op
     first, last = max(0, at - NEIGHBOURS), min(len(run), at + NEIGHBOURS + 1)
     nodes = _nodes(run, first, last, at)
@@ -101,6 +98,7 @@ def select_timeline(run: Run, moment: Moment) -> TimelineView:
         hidden_before=first,
         hidden_after=len(run) - last,
         ops=len(run),
+        branch=branch if branch is not None and first <= branch.after < last else None,
     )
 
 
@@ -134,36 +132,6 @@ def _words(command: Command, outcome: Outcome) -> tuple[str, str]:
     if isinstance(command, SetMemoryRegion):
         title = CHANGE_TITLES[outcome.change]
     return title, errno_text(outcome.errno) if outcome.errno is not None else detail
-
-
-def glyph_of(command: Command, outcome: Outcome) -> str:
-    """Return the name of an operation's glyph."""
-    if outcome.errno is not None:
-        return "rejected"
-    match command:
-        case SetMemoryRegion():
-            return {
-                KvmMrChange.CREATE: "create",
-                KvmMrChange.DELETE: "delete",
-                KvmMrChange.MOVE: "move",
-                KvmMrChange.FLAGS_ONLY: "flags",
-                KvmMrChange.NOOP: "no_op",
-                None: "other",
-            }[outcome.change]
-        case AttachTracker():
-            return "attach"
-        case DetachTracker():
-            return "detach"
-        case TrackGfn():
-            return "external"
-        case UntrackGfn():
-            return "released"
-        case ShadowTables():
-            return "tables"
-        case GuestWrite():
-            return "write"
-        case _:
-            return "other"
 
 
 def _ghost(ghost: OpDetail) -> TimelineNode:

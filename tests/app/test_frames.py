@@ -195,3 +195,19 @@ def test_a_task_stays_until_its_operation_is_done(page: Page) -> None:
     page.app.dispatch(actions.edit, "gpa", "0xd0003000")
     page.app.dispatch(actions.apply_composed)
     assert "beat-look" not in look(page)
+
+
+def test_what_was_set_aside_is_on_the_timeline_and_leads_back(page: Page) -> None:
+    page.says(HELLO)
+    page.app.dispatch(telling.answer, 3)
+    page.app.dispatch(actions.step_to, Stop(10, 0))
+    page.app.dispatch(actions.set_tracker, "kvmgt")
+
+    frame = page.app._builder.frame(page.app.state.stop)
+    line = str(page.app._builder._pieces[frame.panels["timeline"]])
+    assert "set aside: Page tables" in line
+    assert '"data-earlier"' in line
+
+    page.says({"t": "earlier"})
+    assert page.app.state.tracker == "none"
+    assert len(page.app.state.run) == 13

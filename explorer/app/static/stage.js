@@ -1879,6 +1879,7 @@ class Stage {
     else if (button.dataset.slot) this.say({ t: "slot", key: button.dataset.slot });
     else if (button.dataset.matrix) this.say({ t: "matrix", key: button.dataset.matrix });
     else if (button.dataset.era) this.say({ t: "era", key: button.dataset.era });
+    else if (button.dataset.earlier !== undefined) this.say({ t: "earlier" });
     else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
     else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
     else if (button.dataset.gpu) this.say({ t: "gpu", key: button.dataset.gpu });
