@@ -63,8 +63,8 @@ def calls_panel(view: CallsView) -> Node:
             cls="call call-heads",
             aria_hidden="true",
         ),
-        el("ol", *lines, cls="call-lines", aria_label=f"{view.heads[0]}; {view.heads[1]}".rstrip("; ")),
-        cls="calls" + ("" if view.recorded else " is-alone"),
+        el("ol", *lines, cls="call-lines", tabindex="0", aria_label=f"{view.heads[0]}; {view.heads[1]}".rstrip("; ")),
+        cls="calls" + ("" if view.recorded else " is-one-sided"),
     )
 
 

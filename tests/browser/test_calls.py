@@ -38,11 +38,14 @@ def test_the_step_of_the_page_is_in_sight_and_what_was_unfolded_stays_open(scree
     fold = screen.page.locator(".call-run details").first
     fold.locator("summary").press("Enter")
     assert fold.evaluate("e => e.open")
+    focused = "() => document.activeElement.innerText"
+    held = screen.page.evaluate(focused)
 
     for cell in range(8, -1, -1):
         until_tab_drawn(screen.press("Shift+ArrowLeft").until_at(16, cell), "calls")
         assert screen.page.evaluate(IN_SIGHT), f"step {cell + 1}"
 
+    assert screen.page.evaluate(focused) == held, "the keyboard stays where it was"
     assert screen.text(".call-step b").startswith("▸ check")
     assert screen.page.locator(".call-run details").first.evaluate("e => e.open")
 

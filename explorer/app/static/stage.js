@@ -1401,12 +1401,15 @@ class Stage {
     if (panel) {
       const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
       const folds = [...host.querySelectorAll("details")];
-      const same = at[0] === this.lateOp; // another step of the operation: what was open and where it was
+      const same = at[0] === this.lateOp; // another step of the operation: what was open, and where it and the focus were
+      const reached = () => [...host.querySelectorAll("a, button, summary, [tabindex]")];
+      const nth = same ? reached().indexOf(document.activeElement) : -1;
       const unfolded = same ? folds.map((each) => each.open) : [];
       const scrolled = same ? (host.querySelector(".call-lines")?.scrollTop ?? 0) : 0;
       this.put(host, panel);
       host.querySelectorAll("details").forEach((each, n) => (each.open = unfolded[n] ?? false));
       if (held) [...host.querySelectorAll("[data-at]")].find((each) => each.dataset.at === held)?.focus({ preventScroll: true });
+      else if (nth >= 0) reached()[nth]?.focus({ preventScroll: true });
       const list = host.querySelector(".call-lines");
       if (list) this.toCurrentLine(list, scrolled);
     }
