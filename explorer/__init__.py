@@ -9,8 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`, `gpu_tables_of`, `routes_of`; under every kernel at once: `verdicts_of`, `kernels_of`. The
-guided story as text: `guide`.
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`, `calls_of`; under every kernel at once: `verdicts_of`,
+`kernels_of`. The guided story as text: `guide`.
 The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from explorer.show import (
         arrays_of,
         because,
+        calls_of,
         effects_of,
         gpu_tables_of,
         guards_of,
@@ -55,6 +56,7 @@ __all__ = [
     "apply",
     "arrays_of",
     "because",
+    "calls_of",
     "effects_of",
     "gpu_tables_of",
     "guards_of",

@@ -22,6 +22,7 @@ from explorer.engine.profile import get_profile
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import ledger_of
 from explorer.figures.arrays import arrays_spec
+from explorer.figures.calls import calls_panel
 from explorer.figures.compare import compare_panel
 from explorer.figures.dom import el, to_html, to_text
 from explorer.figures.eras import eras_panel
@@ -41,6 +42,7 @@ from explorer.history.moment import moment_at
 from explorer.scenarios import guided, load_scenario
 from explorer.scenarios.runner import run_of
 from explorer.selectors.arrays import select_arrays
+from explorer.selectors.calls import select_calls
 from explorer.selectors.compare import select_compare
 from explorer.selectors.configurations import call_at
 from explorer.selectors.effects import select_effects
@@ -63,6 +65,7 @@ __all__ = [
     "PlaceError",
     "arrays_of",
     "because",
+    "calls_of",
     "effects_of",
     "gpu_tables_of",
     "guards_of",
@@ -287,6 +290,23 @@ def gpu_tables_of(run: Run, at: str = "", *, table: tuple[int, int] | None = Non
 def routes_of(run: Run, at: str = "") -> Panel:
     """Return a MOVE beside DELETE and CREATE to the same place, both run from the same VM."""
     return Panel(compare_panel(select_compare(run, _moment(run, at).stop.op)))
+
+
+def calls_of(run: Run, at: str = "") -> Panel:
+    """Return the kernel functions an operation enters, beside those a real kernel was recorded to enter.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run; the operation it is in is shown, its step is marked.
+
+    Returns
+    -------
+    Panel
+        The two sequences in one order, with what the model leaves out and what the compiler inlined; the model's alone
+        where no operation like this one was recorded on the run's kernel.
+    """
+    return Panel(calls_panel(select_calls(run, _moment(run, at).stop)))
 
 
 def because(run: Run, at: str = "") -> Panel:

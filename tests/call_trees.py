@@ -6,63 +6,20 @@ none of them, so both sides are compared in the functions that the engine knows 
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from story import H, Story, story
 
+from explorer.conform.call_trees import machine_of, recorded_files
 from explorer.engine.commands import GetDirtyLog
 from explorer.engine.events import Called
 from explorer.engine.profile import profile_of_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-RECORDINGS = ROOT / "assets/recordings"
-TREES = sorted(RECORDINGS.rglob("call_trees.json.gz"))
-KNOWN = set(
-    re.findall(r'\.enter\("(\w+)"\)', "".join(path.read_text() for path in (ROOT / "explorer/engine").glob("*.py")))
-)
-"""Functions whose entry is an event of the engine."""
-NEWEST_NAME = {
-    "__kvm_set_memory_region": "kvm_set_memory_region",
-    "kvm_slot_page_track_add_page": "__kvm_write_track_add_gfn",
-    "kvm_slot_page_track_remove_page": "__kvm_write_track_remove_gfn",
-}
-
-
-class Graph(NamedTuple):
-    """One operation as the kernel's tracer saw it."""
-
-    label: str
-    errno: str | None
-    functions: tuple[str, ...]
-    """What was entered, in order, by its newest name."""
-
-
-@cache
-def graphs_of(path: Path) -> tuple[Graph, ...]:
-    """Return the operations of a file."""
-    trees = json.loads(gzip.decompress(path.read_bytes()))
-    return tuple(Graph(tree["label"], tree["errno"], tuple(_entered(tree["tree"]))) for tree in trees)
-
-
-def _entered(tree: list[dict[str, Any]]) -> Iterator[str]:
-    for node in tree:
-        # `.part.0` and `.isra.0` mark what the compiler left of a function when it inlined the rest.
-        name = node["fn"].partition(".")[0]
-        yield NEWEST_NAME.get(name, name)
-        yield from _entered(node["children"])
-
-
-def shown_by(path: Path) -> set[str]:
-    """Return every function that a file shows."""
-    return {name for graph in graphs_of(path) for name in graph.functions}
+TREES = recorded_files()
 
 
 def where(path: Path) -> tuple[str, str]:
@@ -72,12 +29,13 @@ def where(path: Path) -> tuple[str, str]:
 
 def played(path: Path, label: str) -> Story:
     """Return the story of a recorded operation on the engine; its last command is the operation."""
-    kernel, variant = where(path)
     before, operation = OPERATIONS[label]
-    # kvm.tdp_mmu was off on 5.10 in all recordings, as their configurations say.
-    machine = {"tdp": not variant.endswith(("npt0", "ept0")), "tdp_mmu": kernel != "5.10" and "mmu0" not in variant}
-    vm = story(profile=profile_of_release(kernel).name, **machine)
-    if "mapped" not in label:
+    on = machine_of(path)
+    profile = profile_of_release(where(path)[0])
+    assert profile is not None, path
+    processor = "intel" if on.intel else "amd"
+    vm = story(profile=profile.name, tdp=on.tdp, tdp_mmu=on.tdp_mmu, pml=on.pml, processor=processor)
+    if "mapped" not in label and label != "get_dirty_log":
         vm.slot(0, gfn=0x5000, npages=1)
     return operation(before(vm))
 
@@ -133,7 +91,7 @@ OPERATIONS: dict[str, tuple[Callable[[Story], Story], Callable[[Story], Story]]]
     ),
     "err_slot_id": (lambda vm: vm, lambda vm: vm.do("set_region slot=32764 gpa=0 size=0x1000")),
     "err_as_id": (lambda vm: vm, lambda vm: vm.do("set_region slot=1 as=2 gpa=0 size=0x1000")),
-    "get_dirty_log": (lambda vm: slot_1(vm).set_flags(1, 1), lambda vm: vm.do(GetDirtyLog(slot=1))),
+    "get_dirty_log": (lambda vm: mapped(vm, flags=1), lambda vm: vm.do(GetDirtyLog(slot=0))),
     "flags_only_dirty_on_mapped": (mapped, lambda vm: vm.set_flags(0, 1)),
     "move_mapped": (lambda vm: mapped(vm, flags=1), lambda vm: vm.move(0, to_gfn=0x100)),
     "delete_mapped": (mapped, lambda vm: vm.delete(0)),

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from call_trees import KNOWN, OPERATIONS, TREES, graphs_of, shown_by, where  # noqa: E402 - after the path is set
+from call_trees import OPERATIONS, TREES, where  # noqa: E402 - after the path is set
 
 from explorer.conform import conform  # noqa: E402
+from explorer.conform.call_trees import INLINED_IN, entered_functions, graphs_of, shown_by  # noqa: E402
 from explorer.engine.profile import PROFILES, SOURCES, profile_of_release  # noqa: E402
+from explorer.explain.left_out import why_left_out  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,40 +111,56 @@ def _reason(what: str) -> str:
 def _graphs() -> Iterator[str]:
     yield "## Recorded function graphs"
     yield ""
+    known = entered_functions()
     yield "The kernel's tracer recorded which functions single operations entered; the engine says which it enters. For"
     yield "every operation below both sequences are equal in the functions that the engine has events for and that"
     yield "kernel shows, with one exception: with TDP a real kernel also zaps direct shadow pages by"
     yield "`__kvm_mmu_prepare_zap_page()`, of which the engine has the entries only. A function that the compiler"
-    yield "inlined shows in no graph."
+    yield "inlined shows in no graph, and some only in others:"
+    for function, changes in INLINED_IN.items():
+        yield f"`{function}()` not in those of {' and '.join(sorted(change.name for change in changes))}."
+    yield "The tab Calls shows both sequences side by side."
     yield ""
     yield "| kernel | configuration | operations | compared | functions shown | of them events of the engine |"
     yield "| --- | --- | ---: | ---: | ---: | ---: |"
     for path in TREES:
         shown, labels = shown_by(path), [graph.label for graph in graphs_of(path)]
         compared = sum(label in OPERATIONS for label in labels)
-        counts = (len(labels), compared, len(shown), len(shown & KNOWN))
+        counts = (len(labels), compared, len(shown), len(shown & known))
         yield f"| {' | '.join(where(path))} | {' | '.join(map(str, counts))} |"
     yield ""
     yield from _without_graph()
-    yield "Left out: what the graphs show and the engine has no event for. Some of them it models as a part of another"
-    yield "function, as the citations in its files say; others move what it has no object for; `fk_open`, `new_event`,"
-    yield "`on_flush` and `on_remove` are of the module that took the place of KVMGT in the recordings."
+    yield "Left out: what the graphs show and the engine has no event for, with what the engine's files say of it, and"
+    yield "the kernels that show it."
     yield ""
     kernels: dict[str, list[str]] = defaultdict(list)
     for path in TREES:
-        for name in sorted(shown_by(path) - KNOWN):
+        for name in sorted(shown_by(path) - known):
             kernel = where(path)[0]
             kernels[name] += [kernel] if kernel not in kernels[name] else []
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(kernels):
-        groups[", ".join(kernels[name])].append(f"`{name}`")
-    for shown_in, names in sorted(groups.items()):
-        yield f"- {shown_in}: {', '.join(names)}"
+        groups[_said(name)].append(f"`{name}` ({', '.join(kernels[name])})")
+    for said, names in sorted(groups.items()):
+        yield f"- {said}: {', '.join(names)}"
     yield ""
-    never = sorted(KNOWN - {name for path in TREES for name in shown_by(path)})
+    never = sorted(known - {name for path in TREES for name in shown_by(path)})
     yield "Events that no graph backs, because the compiler inlined the function or no recorded operation comes there:"
     yield ", ".join(f"`{name}`" for name in never) + "."
     yield ""
+
+
+def _said(function: str) -> str:
+    said = why_left_out(function)
+    match said.how if said is not None else None:
+        case "part":
+            return f"done in `{said.words}()` (`{said.file}`)"
+        case "not modelled":
+            return f"not modelled, {said.words} (`{said.file}`)"
+        case "module":
+            return f"of {said.words}"
+        case _:
+            return "of which no file of the engine speaks"
 
 
 def _without_graph() -> Iterator[str]:

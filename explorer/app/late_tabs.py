@@ -1,4 +1,4 @@
-"""The tabs KVMGT and Compare: drawn for the stop the page is at, by message, and only while one of them is open.
+"""The tabs KVMGT, Compare and Calls: drawn for the stop the page is at, by message, and only while one of them is open.
 
 Rule: a step of the page never waits for them. What the page already shows is not sent again.
 """
@@ -11,8 +11,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from explorer.engine.types import ExplorerError
+from explorer.figures.calls import calls_panel
 from explorer.figures.compare import compare_panel
 from explorer.figures.kvmgt import kvmgt_panel
+from explorer.selectors.calls import select_calls
 from explorer.selectors.compare import select_compare
 from explorer.selectors.kvmgt import select_kvmgt
 
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LATE_TABS", "LateTab", "choose_table"]
 
-LATE_TABS = ("kvmgt", "compare")
+LATE_TABS = ("kvmgt", "compare", "calls")
 
 
 class LateTab:
     """Which of the tabs is open, and what the page has of it."""
 
     def __init__(self) -> None:
-        """Start with both closed."""
+        """Start with all closed."""
         self.name = ""
         self._sent = ""
 
@@ -50,6 +52,8 @@ class LateTab:
 def _panel(name: str, state: AppState) -> Node:
     if name == "kvmgt":
         return kvmgt_panel(select_kvmgt(state.run, state.stop, state.view.gpu_table))
+    if name == "calls":
+        return calls_panel(select_calls(state.run, state.stop))
     return compare_panel(select_compare(state.run, state.stop.op, state.ghost if state.at_end else None))
 
 

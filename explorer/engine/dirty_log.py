@@ -128,6 +128,9 @@ def _rearm(kvm: KvmDraft, slot: KvmMemorySlot, dirty: RunSet, first: int, end: i
     ----------
     arch/x86/kvm/mmu/mmu.c: kvm_arch_mmu_enable_log_dirty_pt_masked() [all profiles]
     """
+    if kvm.events is not None and any(run_start < end and first < run_end for run_start, run_end in dirty.runs()):
+        # The kernel enters it for each word of 64 pages that has a bit, the engine once for all of them.
+        kvm.enter("kvm_arch_mmu_enable_log_dirty_pt_masked")
     if not kvm.sptes.entries:
         return
     for run_start, run_end in dirty.runs():
@@ -151,19 +154,27 @@ def kvm_mmu_slot_apply_flags(kvm: KvmDraft, old: KvmMemorySlot, new: KvmMemorySl
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing]
+    arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing];
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_slot_try_split_huge_pages() [v6_1 to v7_3], kvm_mmu_slot_leaf_clear_dirty()
+    [with PML], kvm_mmu_slot_remove_write_access() [all profiles]
     """
     toggled = (old.flags ^ new.flags) & KVM_MEM_LOG_DIRTY_PAGES
-    if not toggled or new.flags & KVM_MEM_READONLY or not kvm.sptes.entries:
+    if not toggled or new.flags & KVM_MEM_READONLY:
         return
     if not new.flags & KVM_MEM_LOG_DIRTY_PAGES:
         _drop_small_mappings(kvm, new)
         return
     if kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET:
         return
-    if _splits(kvm):
-        split_huge_sptes(kvm, new, new.base_gfn, new.end_gfn)
-    rearm_dirty_pages(kvm, new, new.base_gfn, new.end_gfn)
+    if kvm.profile.splits_huge_pages_early:
+        kvm.enter("kvm_mmu_slot_try_split_huge_pages")
+        if _splits(kvm):
+            split_huge_sptes(kvm, new, new.base_gfn, new.end_gfn)
+    if kvm.config.pml_enabled:
+        kvm.enter("kvm_mmu_slot_leaf_clear_dirty")
+    kvm.enter("kvm_mmu_slot_remove_write_access")
+    if kvm.sptes.entries:
+        rearm_dirty_pages(kvm, new, new.base_gfn, new.end_gfn)
 
 
 def _drop_small_mappings(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
@@ -171,9 +182,15 @@ def _drop_small_mappings(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_spte() [v5_10 to v6_12: by the host's page alone in v5_10],
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_sptes() [v5_10 to v6_12: by the host's page alone in v5_10],
     kvm_mmu_recover_huge_pages(); arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_recover_huge_pages() [v7_3]
     """
+    if kvm.profile.small_mappings_after_logging == "promoted":
+        kvm.enter("kvm_mmu_recover_huge_pages")
+    else:
+        kvm.enter("kvm_mmu_zap_collapsible_sptes")
+    if not kvm.sptes.entries:
+        return
     after, pages = kvm.profile.small_mappings_after_logging, pages_per_hpage(PG_LEVEL_2M)
     frames = {
         (key[0], frame): spte

@@ -285,11 +285,11 @@ _INVALIDATE = (
 _ALLOCATE = Phase("prepare", "allocate", "kvm_prepare_memory_region", _prepare, arch_lock=True)
 _PREPARE = _ALLOCATE._replace(cell="prepare")
 _PUBLISH = (
-    Phase("publish", "swap", "kvm_swap_active_memslots", swap.publish),
+    Phase("publish", "swap", "kvm_swap_active_memslots", swap.activate),
     Phase("drain", "swap", "kvm_activate_memslot", swap.drain_and_mirror),
 )
 ROLL_BACK = (
-    Phase("publish_old", "roll back", "kvm_swap_active_memslots", swap.publish),
+    Phase("publish_old", "roll back", "kvm_swap_active_memslots", swap.activate),
     Phase("restore_old", "roll back", "kvm_activate_memslot", swap.drain_and_restore),
     RETURN,
 )

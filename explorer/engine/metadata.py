@@ -125,10 +125,13 @@ def kvm_arch_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_arch_free_memslot() [all profiles]
+    arch/x86/kvm/x86.c: kvm_arch_free_memslot(); arch/x86/kvm/mmu/page_track.c: kvm_page_track_free_memslot()
+    [all profiles]
     """
     kvm.enter("kvm_arch_free_memslot")
-    kvm.free(slot, *slot.arch)
+    kvm.free(slot, slot.arch.rmap, slot.arch.lpage_info)
+    kvm.enter("kvm_page_track_free_memslot")
+    kvm.free(slot, slot.arch.gfn_write_track)
 
 
 def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:

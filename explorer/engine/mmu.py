@@ -5,7 +5,8 @@ at level 1 it only forbids huge pages. Zapping takes exactly that back, from wha
 finds at that moment; that is why KVM zaps before it switches to new arrays.
 
 Models arch/x86/kvm/mmu/mmu.c. Not modelled: direct shadow pages and TDP MMU roots (only the entries in them),
-the mark of pages out of sync, roots kept alive by a vCPU, the yield inside a long zap. Read next: `hostmem`.
+the mark of pages out of sync, roots kept alive by a vCPU, the yield inside a long zap, the flush between the zap of
+pages and their end. Read next: `hostmem`.
 """
 
 from __future__ import annotations

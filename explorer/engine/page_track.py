@@ -169,12 +169,14 @@ def write_track_add(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, by: str) -> No
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: __kvm_write_track_add_gfn() [v6_6 to v7_3], kvm_slot_page_track_add_page() [v6_1]
+    arch/x86/kvm/mmu/page_track.c: __kvm_write_track_add_gfn() [v6_6 to v7_3], kvm_slot_page_track_add_page() [v6_1];
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_disallow_lpage() [all profiles]
     """
     kvm.enter("__kvm_write_track_add_gfn")
     if _refused_as_disabled(kvm, "__kvm_write_track_add_gfn"):
         return
     count = _update_gfn_write_track(kvm, slot, gfn, 1)
+    kvm.enter("kvm_mmu_gfn_disallow_lpage")
     update_gfn_disallow_lpage_count(kvm, slot, gfn, 1)
     kvm_mmu_slot_gfn_write_protect(kvm, slot, gfn)
     if count is not None:
@@ -190,12 +192,13 @@ def write_track_remove(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, by: str) ->
     References
     ----------
     arch/x86/kvm/mmu/page_track.c: __kvm_write_track_remove_gfn() [v6_6 to v7_3],
-    kvm_slot_page_track_remove_page() [v6_1]
+    kvm_slot_page_track_remove_page() [v6_1]; arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_allow_lpage() [all profiles]
     """
     kvm.enter("__kvm_write_track_remove_gfn")
     if _refused_as_disabled(kvm, "__kvm_write_track_remove_gfn"):
         return
     count = _update_gfn_write_track(kvm, slot, gfn, -1)
+    kvm.enter("kvm_mmu_gfn_allow_lpage")
     update_gfn_disallow_lpage_count(kvm, slot, gfn, -1)
     if count is not None:
         kvm.emit(WriteUntracked, gfn=gfn, slot=slot.id, as_id=slot.as_id, count=count, by=by)

@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from explorer.engine.profile import KernelProfile
     from explorer.engine.region_call import RegionUpdate
 
-__all__ = ["copy", "drain", "drain_and_mirror", "drain_and_restore", "publish", "stage_invalid", "stage_new", "zap"]
+__all__ = [
+    "activate",
+    "copy",
+    "drain",
+    "drain_and_mirror",
+    "drain_and_restore",
+    "publish",
+    "stage_invalid",
+    "stage_new",
+    "zap",
+]
 
 _MMIO_GENERATION_MASK = (1 << 19) - 1
 
@@ -83,6 +93,17 @@ def publish(kvm: KvmDraft, update: RegionUpdate) -> None:
     kvm.memslots[as_id] = built(AddressSpace, ((edited, sets[1]) if next_idx == 0 else (sets[0], edited), next_idx))
     if kvm.events is not None:
         kvm.events.append(MemslotsPublished(as_id=as_id, node_idx=next_idx, generation=generation))
+
+
+def activate(kvm: KvmDraft, update: RegionUpdate) -> None:
+    """Publish the set that is to stay; the set it replaces is made equal to it as soon as its readers are gone.
+
+    References
+    ----------
+    virt/kvm/kvm_main.c: kvm_activate_memslot(), up to the swap [v6_1 to v7_3]
+    """
+    kvm.enter("kvm_activate_memslot")
+    publish(kvm, update)
 
 
 def _marked(generation: int, profile: KernelProfile) -> int:

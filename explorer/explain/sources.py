@@ -83,8 +83,17 @@ FUNCTIONS: dict[str, str] = {
     "account_shadowed": _MMU,
     "unaccount_shadowed": _MMU,
     "update_gfn_disallow_lpage_count": _MMU,
+    "kvm_mmu_gfn_allow_lpage": _MMU,
+    "kvm_mmu_gfn_disallow_lpage": _MMU,
+    "kvm_arch_mmu_enable_log_dirty_pt_masked": _MMU,
+    "kvm_mmu_slot_leaf_clear_dirty": _MMU,
+    "kvm_mmu_slot_remove_write_access": _MMU,
+    "kvm_mmu_slot_try_split_huge_pages": _MMU,
+    "kvm_mmu_zap_collapsible_sptes": _MMU,
+    "kvm_mmu_recover_huge_pages": _MMU,
     "mmu_first_shadow_root_alloc": _MMU,
     "kvm_page_track_create_memslot": _PTRACK,
+    "kvm_page_track_free_memslot": _PTRACK,
     "kvm_page_track_write_tracking_enabled": _PTRACK,
     "kvm_page_track_register_notifier": _PTRACK,
     "kvm_page_track_unregister_notifier": _PTRACK,
@@ -155,6 +164,7 @@ _OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
             "kvm_check_memslot_overlap": "__kvm_set_memory_region",
             "memslot_rmap_alloc": "kvm_alloc_memslot_metadata",
             "mmu_first_shadow_root_alloc": None,
+            "kvm_mmu_slot_try_split_huge_pages": None,
             "kvm_faultin_pfn": "try_async_pf",
             "intel_gvt_page_track_add": "kvmgt_page_track_add",
             "intel_gvt_page_track_remove": "kvmgt_page_track_remove",
@@ -187,6 +197,7 @@ _OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
     ),
     ("v6.9", {"kvm_enable_external_write_tracking": None}),
     ("v6.12", {"kvm_mmu_zap_memslot": None, "kvm_mmu_zap_memslot_pages_and_flush": None}),
+    ("v6.13", {"kvm_mmu_recover_huge_pages": None}),
     ("v6.14", {"kvm_set_memory_region": "__kvm_set_memory_region"}),
     (
         "v7.3",
@@ -200,6 +211,7 @@ _GONE: dict[str, str] = {
     "kvm_page_track_flush_slot": "v6.6",
     "kvmgt_page_track_flush_slot": "v6.6",
     "kvm_mmu_invalidate_zap_pages_in_memslot": "v6.6",
+    "kvm_mmu_zap_collapsible_sptes": "v6.13",
 }
 """First kernel without a function."""
 _MOVED: tuple[tuple[str, dict[str, str]], ...] = (

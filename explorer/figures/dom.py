@@ -18,7 +18,7 @@ Node = str | list[Any]
 
 TAGS = frozenset(
     "div span p b i em strong small code kbd table thead tbody tr th td ul ol li button h2 h3 h4 section "  # noqa: SIM905
-    "svg path circle rect line text g dl dt dd a label caption colgroup col".split()
+    "svg path circle rect line text g dl dt dd a label caption colgroup col details summary".split()
 )
 ATTRIBUTES = frozenset(
     "class id title role href colspan rowspan scope type tabindex disabled d viewBox x y x1 x2 y1 y2 width height "  # noqa: SIM905
@@ -130,7 +130,7 @@ def to_html(node: Node) -> str:
     return f"<{tag}{written}>{''.join(to_html(child) for child in children)}</{tag}>"
 
 
-_LINES = frozenset(("div", "p", "tr", "li", "h2", "h3", "h4", "section", "table", "ul", "ol", "caption"))
+_LINES = frozenset(("div", "p", "tr", "li", "h2", "h3", "h4", "section", "table", "ul", "ol", "caption", "summary"))
 """Elements that begin and end a line of text."""
 _CELLS = frozenset(("td", "th"))
 _CELL = "\t"

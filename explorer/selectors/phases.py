@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from explorer.history import Cell, OpDetail
     from explorer.history.moment import Moment
 
-__all__ = ["Band", "PhaseCell", "PhaseStripView", "SetBox", "select_phases"]
+__all__ = ["Band", "PhaseCell", "PhaseStripView", "SetBox", "select_phases", "step_word"]
 
 Content = Literal["none", "old", "INVALID", "new"]
 Tense = Literal["past", "now", "future"]
@@ -82,18 +82,22 @@ def _cell(op: OpDetail, call: SetMemoryRegion, at: int, now: int) -> PhaseCell:
     boxes = tuple(
         SetBox(_content(op, call, memslots), space.active_idx == memslots.node_idx) for memslots in space.sets
     )
-    word = "refuse" if cell.refused else cell.word
-    if at == len(op.cells) - 1:
-        word = "return" if op.step.errno is not None else "return 0"
     return PhaseCell(
         at + 1,
-        word,
+        step_word(op, at),
         _note(op, at, call),
         name_in(cell.function, cell.kvm.profile) or "",
         (boxes[0], boxes[1]),
         "past" if at < now else "now" if at == now else "future",
         cell.refused,
     )
+
+
+def step_word(op: OpDetail, at: int) -> str:
+    """Return the word of one step of a region call."""
+    if at == len(op.cells) - 1:
+        return "return" if op.step.errno is not None else "return 0"
+    return "refuse" if op.cells[at].refused else op.cells[at].word
 
 
 def _note(op: OpDetail, at: int, call: SetMemoryRegion) -> str:

@@ -1,4 +1,4 @@
-"""The tabs KVMGT and Compare in the page: nothing while they are closed, and for the stop the page is at."""
+"""The tabs KVMGT, Compare and Calls in the page: nothing while they are closed, and for the stop the page is at."""
 
 from __future__ import annotations
 
@@ -67,6 +67,19 @@ def test_the_last_tab_asked_for_is_the_one_that_is_drawn(page: Page) -> None:
     assert "The same layout in the end" in to_text(heard["panel"])
     assert page.says(t="tab", name="handoff") == []
     assert page.says(t="at", op=18, cell=0) == []
+
+
+def test_the_calls_follow_the_step_and_the_kernel_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(App("rejected-is-not-free"), monkeypatch)
+    page.says(**HELLO)
+    page.says(t="apply")
+
+    (opened,) = page.says(t="tab", name="calls")
+    (stepped,) = page.says(t="at", op=16, cell=2)
+
+    assert "recorded on 6.12, npt0" in to_text(opened["panel"])
+    assert "step 3 of 8: stage" in to_text(stepped["panel"])
+    assert "▸ stage, now" in to_text(stepped["panel"])
 
 
 def test_opening_a_tab_puts_the_question_aside(monkeypatch: pytest.MonkeyPatch) -> None:

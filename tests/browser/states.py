@@ -102,6 +102,13 @@ def compare(screen: Screen) -> None:
     until_tab_drawn(screen, "compare")
 
 
+def calls(screen: Screen) -> None:
+    """The functions of a refused MOVE beside those that 6.12 was recorded to enter."""
+    screen.tell("Rejected is not free").press("Enter").until_at(16, 7)
+    screen.press("8")
+    until_tab_drawn(screen, "calls")
+
+
 def imported(screen: Screen) -> None:
     """A boot log of QEMU was replayed, and one failing line is looked through behind it."""
     screen.page.locator(".mx-import input[type=file]").set_input_files(BOOT_LOG)
@@ -144,6 +151,7 @@ STATES: dict[str, Callable[[Screen], None]] = {
     "guards-6.1": guards_before_the_check,
     "kvmgt": kvmgt,
     "compare": compare,
+    "calls": calls,
     "imported": imported,
     "talk": talk,
 }

@@ -39,7 +39,7 @@ def states_of(screen: Screen) -> Iterator[str]:
     screen.press("Escape", "?").page.wait_for_selector(".mx-help .glossary")
     yield "the list of keys and words"
     screen.press("Escape")
-    for tab in ("kernels", "kvmgt"):
+    for tab in ("kernels", "kvmgt", "calls"):
         STATES[tab](screen)
         yield f"the tab {tab}"
     screen.tell("What happens to the watches").press("6")

@@ -30,7 +30,7 @@ SPOT = """slot => { const word = [...document.querySelectorAll('.mx-words text')
     ("state", "size"),
     [
         ("refused", SIZES["1920"]),
-        *((s, SIZES["1366"]) for s in ("opening", "window", "refused", "kernels", "kvmgt", "compare")),
+        *((s, SIZES["1366"]) for s in ("opening", "window", "refused", "kernels", "kvmgt", "compare", "calls")),
     ],
 )
 def test_a_talk_can_be_read_from_the_last_row(
@@ -39,7 +39,7 @@ def test_a_talk_can_be_read_from_the_last_row(
     screen = screens(address, size=size)
     STATES[state](screen)
     lay_out_for_a_talk(screen)
-    if state in ("kvmgt", "compare"):
+    if state in ("kvmgt", "compare", "calls"):
         until_tab_drawn(screen, state)
 
     assert faults_of(screen, LEAST[size]) == NOTHING

@@ -4,13 +4,10 @@ Judges: kernel-reference 15 (files, and which function does not exist), 3.7 (nam
 recorded on real kernels, which hold the names as those kernels have them.
 """
 
-import gzip
-import json
-
 import pytest
-from pack_recordings import RECORDINGS
 from runs import ALL_PROFILES
 
+from explorer.conform.call_trees import graphs_of, recorded_files
 from explorer.engine.guards import ladder_of
 from explorer.engine.memslots import TABLES
 from explorer.engine.profile import get_profile
@@ -118,16 +115,8 @@ def test_the_core_of_the_ioctl_had_underscores_up_to_6_13(profile, name):
 
 
 def names_recorded(kernel):
-    def walk(nodes):
-        for node in nodes:
-            yield node["fn"]
-            yield from walk(node["children"])
-
-    found = set()
-    for path in (RECORDINGS / kernel).rglob("call_trees.json.gz"):
-        for tree in json.loads(gzip.decompress(path.read_bytes())):
-            found |= set(walk(tree["tree"]))
-    return found
+    files = [path for path in recorded_files() if path.parts[-4] == kernel]
+    return {call.function for path in files for graph in graphs_of(path) for call in graph.calls}
 
 
 @pytest.mark.parametrize(("kernel", "profile"), RECORDED.items())

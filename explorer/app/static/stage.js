@@ -7,7 +7,7 @@
 
 const TAGS = new Set(
   ("div span p b i em strong small code kbd table thead tbody tr th td ul ol li button h2 h3 h4 section " +
-    "svg path circle rect line text g dl dt dd a label caption colgroup col").split(" "),
+    "svg path circle rect line text g dl dt dd a label caption colgroup col details summary").split(" "),
 );
 const SVG = new Set(["svg", "path", "circle", "rect", "line", "text", "g"]);
 const ATTRIBUTES = new Set(
@@ -41,8 +41,9 @@ const TABS = [
   ["kernels", "Kernels"],
   ["kvmgt", "KVMGT"],
   ["compare", "Compare"],
-];
-const BY_MESSAGE = new Set(["kernels", "kvmgt", "compare"]); // Python draws them while they are open
+  ["calls", "Calls", 8],
+]; // name, title and key, where that is not its place
+const BY_MESSAGE = new Set(["kernels", "kvmgt", "compare", "calls"]); // Python draws them while they are open
 const PARTS = [
   [".mx-top", "Story and machine"],
   [".mx-compose", "Next operation"],
@@ -58,7 +59,7 @@ const HELP = [
   ["N", "write a note at this stop; the notes of the run"],
   ["U", "undo zoom, focus or scale of the map; operations stay"],
   ["Enter", "apply the composed operation"],
-  ["1 to 6", "tabs; in the opening, 1 to 3 are the answers"],
+  ["1 to 6, 8", "tabs; in the opening, 1 to 3 are the answers"],
   ["PgDn PgUp", "next, previous beat of the guided story"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
@@ -566,12 +567,12 @@ class Stage {
     const list = make("div", "mx-tablist");
     list.setAttribute("role", "tablist");
     this.panels = {};
-    TABS.forEach(([name, title], at) => {
+    TABS.forEach(([name, title, key], at) => {
       const tab = make("button", "mx-tab");
       tab.type = "button";
       tab.setAttribute("role", "tab");
       tab.dataset.tab = name;
-      tab.append(make("kbd", "", String(at + 1)), ` ${title}`);
+      tab.append(make("kbd", "", String(key ?? at + 1)), ` ${title}`);
       tab.addEventListener("click", () => this.choose(name));
       list.append(tab);
       const panel = (this.panels[name] = make("div", `mx-panel mx-panel-${name}`));
@@ -1405,15 +1406,36 @@ class Stage {
     this.root.dataset.kernels = done ? String(rev) : "busy";
   }
 
-  // The tabs KVMGT and Compare: a whole panel, for one stop. Focus stays where it was.
+  // The tabs KVMGT, Compare and Calls: a whole panel, for one stop. Focus stays where it was.
   takeLate({ tab, rev, at, panel }) {
     const host = this.panels[tab];
     if (panel) {
       const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
+      const folds = [...host.querySelectorAll("details")];
+      const same = at[0] === this.lateOp; // another step of the operation: what was open, and where it and the focus were
+      const reached = () => [...host.querySelectorAll("a, button, summary, [tabindex]")];
+      const nth = same ? reached().indexOf(document.activeElement) : -1;
+      const unfolded = same ? folds.map((each) => each.open) : [];
+      const scrolled = same ? (host.querySelector(".call-lines")?.scrollTop ?? 0) : 0;
       this.put(host, panel);
+      host.querySelectorAll("details").forEach((each, n) => (each.open = unfolded[n] ?? false));
       if (held) [...host.querySelectorAll("[data-at]")].find((each) => each.dataset.at === held)?.focus({ preventScroll: true });
+      else if (nth >= 0) reached()[nth]?.focus({ preventScroll: true });
+      const list = host.querySelector(".call-lines");
+      if (list) this.toCurrentLine(list, scrolled);
     }
+    this.lateOp = at[0];
     this.root.dataset.late = `${tab} ${rev} ${at.join(":")}`;
+  }
+
+  // Scroll a list of lines, and nothing around it, to those of the current step.
+  toCurrentLine(list, scrolled) {
+    list.scrollTop = scrolled;
+    const now = list.querySelector("li.is-now");
+    if (!now) return;
+    const room = list.getBoundingClientRect();
+    const above = now.getBoundingClientRect().top - room.top;
+    if (above < 0 || above > (room.height * 3) / 4) list.scrollTop += above - room.height / 3;
   }
 
   // Move the focus from cell to cell of a table.
@@ -2141,8 +2163,9 @@ class Stage {
   }
 
   digit(n) {
+    const tab = TABS.find(([, , key], at) => (key ?? at + 1) === n);
     if (this.asking && n <= 3) this.answer(n);
-    else if (TABS[n - 1]) this.choose(TABS[n - 1][0]);
+    else if (tab) this.choose(tab[0]);
     return true;
   }
 
