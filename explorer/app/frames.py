@@ -38,6 +38,7 @@ from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slide import select_slide
 from explorer.selectors.slot_table import select_slot_table
+from explorer.selectors.time_bar import select_time_bar
 from explorer.selectors.timeline import select_timeline
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class FrameBuilder:
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
             # A slot that is new had no watches to account for.
             "ledger": ledger_panel(ledger_of(moment) if moment.old is not None else None),
-            "guards": guards_panel(guards) if guards is not None else _no_guards(),
+            "guards": guards_panel(guards, select_time_bar(moment)) if guards is not None else _no_guards(),
             "note-handoff": el(
                 "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
             ),

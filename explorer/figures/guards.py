@@ -8,12 +8,13 @@ from explorer.figures.dom import Node, el, glyph
 
 if TYPE_CHECKING:
     from explorer.selectors.guards import BillRow, GuardsView, Rung
+    from explorer.selectors.time_bar import TimeBar
 
 __all__ = ["guards_panel"]
 
 
-def guards_panel(view: GuardsView) -> Node:
-    """Return the ladder on the left and the bill on the right."""
+def guards_panel(view: GuardsView, bar: TimeBar | None = None) -> Node:
+    """Return the ladder on the left, the bill on the right, and where the time went where there is room."""
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
     checks = sum(rung.checks for rung in passed)
@@ -50,6 +51,7 @@ def guards_panel(view: GuardsView) -> Node:
         "div",
         el("div", el("small", "free: nothing is touched yet", cls="ladder-head"), ladder, cls="guards-left"),
         _bill(view),
+        _time_bar(bar) if bar is not None else None,
         cls="guards",
     )
 
@@ -100,6 +102,30 @@ def _bill(view: GuardsView) -> Node:
         rows += [_bill_row(row) for row in kept]
     columns = _columns("what", "before", "after", "note")
     return el("table", columns, el("thead", head), el("tbody", *rows), cls="bill", aria_label="what the call cost")
+
+
+def _time_bar(bar: TimeBar) -> Node:
+    told = ". ".join(filter(None, (*(part.told for part in bar.parts), bar.check, bar.early)))
+    return el(
+        "div",
+        el("h3", "Where the call went ", el("small", bar.total)),
+        el(
+            "div",
+            *(
+                el("span", part.word, cls=f"is-{part.role}", title=part.told, vars={"--w": part.width})
+                for part in bar.parts
+            ),
+            cls="time-bar",
+            role="img",
+            aria_label=told,
+        ),
+        el(
+            "p",
+            el("small", bar.early, el("span", " · " if bar.early else "", bar.chip, cls="wide-only")),
+            el("b", bar.check) if bar.check else None,
+        ),
+        cls="time-went",
+    )
 
 
 def _columns(*names: str) -> Node:

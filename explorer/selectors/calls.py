@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from explorer.engine.profile import KernelProfile
     from explorer.history import OpDetail, Run, Stop
 
-__all__ = ["CallRow", "CallRun", "CallsView", "ModelCall", "Recorded", "select_calls"]
+__all__ = ["CallRow", "CallRun", "CallsView", "ModelCall", "Recorded", "recording_like", "select_calls"]
 
 Mark = Literal["both", "inlined", "part", "more", "unseen", "left out", "again"]
 
@@ -159,7 +159,7 @@ def select_calls(run: Run, at: Stop) -> CallsView:
         where += f", step {at.cell + 1} of {len(op.cells)}: {step_word(op, at.cell)}"
     profile = op.before.profile
     number = len(entries) + sum(set_aside.values())
-    graph, missing = _nearest(op)
+    graph, missing = recording_like(op)
     pairs = _aligned(tuple(entry.function for entry in entries), graph.functions) if graph is not None else ()
     if graph is None or not pairs:
         rows = [_alone(entry, profile) for entry in entries]
@@ -208,7 +208,7 @@ def _aligned(ours: tuple[str, ...], recorded: tuple[str, ...]) -> tuple[tuple[in
 # -- choosing the recording ------------------------------------------------------------------------
 
 
-def _nearest(op: OpDetail) -> tuple[Graph | None, str]:
+def recording_like(op: OpDetail) -> tuple[Graph | None, str]:
     """Return the recorded operation that is most like one, or None and a sentence that says why there is none."""
     profile = op.before.profile
     kernels = list(dict.fromkeys(path.parts[-4] for path in recorded_files()))
