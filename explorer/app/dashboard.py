@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections import deque
 from dataclasses import replace
@@ -13,25 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from explorer.app import addresses, kernels, logs, looks, machines, telling
+from explorer.app import addresses, kernels, looks, machines, telling
 from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
-from explorer.app.imports import read_log
 from explorer.app.kernels import KernelsTab
 from explorer.app.late_tabs import LateTab, choose_table
 from explorer.app.marks import TimelineMarks, go_to_first
-from explorer.app.naming import holds_tree, name_layout
 from explorer.app.notes import in_address, of_address
-from explorer.app.one_line import failing_line, show_line
 from explorer.app.onward import Performed, file_of, formats, perform_here
-from explorer.app.places import find, pasted_place
+from explorer.app.places import find
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
+from explorer.app.uploads import UPLOAD_LIMIT, Uploads
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.explain.origins import chain_of, name_of, value_named, values_at
-from explorer.explain.words import plural, size_text
+from explorer.explain.words import plural
 from explorer.figures.claims import claims_panel
 from explorer.figures.dom import el
 from explorer.figures.origins import why_panel
@@ -41,14 +38,11 @@ from explorer.history.moment import SlotKey, moment_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from explorer.trace import ImportedLog
 
 __all__ = ["App"]
 
 _log = logging.getLogger(__name__)
 
-UPLOAD_LIMIT = 64 << 20
-"""Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
 _FAILED = "The explorer itself failed here and changed nothing. The log of its kernel says where."
 _PLAYED = (actions.apply_composed, actions.apply_fields, telling.answer)
 """Actions whose operation the page plays, step by step, instead of showing its end."""
@@ -82,7 +76,7 @@ class App:
         self.stage.add_class("mx-stage")
         self._builder = FrameBuilder()
         self._controls = Controls(self.dispatch)
-        self._upload = bytearray()
+        self._uploads = Uploads(self.stage.say, self._change)
         self._ahead: deque[Stop] = deque()
         """Stops whose frames are sent when nothing else is to do."""
         self._kernels = KernelsTab()
@@ -107,7 +101,7 @@ class App:
         """Make the next state and show it; an error becomes a notice and changes nothing else."""
         self._change(action, *arguments)
 
-    def _change(self, action: Callable[..., AppState], *arguments: Any, mode: str = "") -> None:
+    def _change(self, action: Callable[..., AppState], *arguments: Any, mode: str = "") -> AppState:
         """Make the next state; `mode` is how the page takes it: ``jump``, ``play`` into it, or ``follow`` on."""
         before = self.state
         try:
@@ -123,6 +117,7 @@ class App:
             _log.exception("a state could not be shown")
             self.state = actions.redraw(replace(actions.tell_error(before, _FAILED), revision=self.state.revision))
             self._show_change(before, "jump")
+        return self.state
 
     def _show_change(self, before: AppState, mode: str) -> None:
         self._controls.show(self.state)
@@ -186,7 +181,7 @@ class App:
             self._hear(message, buffers)
         except Exception:  # noqa: BLE001 - a person sees a sentence, never a page that waits for ever
             _log.exception("a message of the page could not be answered")
-            self._end_reading()
+            self._uploads.end()
             self._change(actions.tell_error, _FAILED)
 
     def _hear(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
@@ -205,7 +200,7 @@ class App:
                 if message.get("rev", self.state.revision) == self.state.revision:  # else: in pictures that are gone
                     self._follow(Stop(int(message["op"]), int(message["cell"])))
             case "upload":
-                self._take(message, bytes(buffers[0]) if buffers else b"")
+                self._uploads.take(message, bytes(buffers[0]) if buffers else b"")
             case "key":
                 self._key(str(message.get("key")))
             case "why":
@@ -453,62 +448,6 @@ class App:
         except RuntimeError:  # no loop: in a test, or a terminal
             call(*arguments)
 
-    # -- logs ------------------------------------------------------------------------------------
-
-    def _take(self, message: dict[str, Any], piece: bytes) -> None:
-        """Take the next piece of a log; the last one starts the import."""
-        at, size, name = int(message["at"]), int(message["size"]), str(message["name"])[:200]
-        if at == 0:
-            self._upload.clear()
-        if at != len(self._upload) or size > UPLOAD_LIMIT:
-            self._upload.clear()
-            self._end_reading()
-            self._change(
-                actions.tell_error, f"{name} was not taken: a page takes logs up to {size_text(UPLOAD_LIMIT)}."
-            )
-            return
-        self._upload += piece
-        if len(self._upload) < size:
-            self.stage.say({"t": "taken", "at": len(self._upload)})
-            return
-        data = bytes(self._upload)
-        self._upload.clear()
-        self._import(data, name)
-
-    def _import(self, data: bytes, name: str) -> None:
-        """Read a log beside the message loop, so that the page is answered meanwhile; a line or a tree at once."""
-        at_once = _told_at_once(data, name)
-        if at_once is not None:
-            action, tab = at_once
-            self._end_reading()
-            self._change(action)
-            if tab and (self.state.notice is None or self.state.notice.kind != "error"):
-                self.stage.say({"t": "tab", "name": tab})
-            return
-
-        read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
-        gc.disable()  # of what is read nothing is garbage, and looking for some is a tenth of the time
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._end_reading()
-            self._change(lambda state: logs.show_log(state, *read()))
-            gc.enable()
-            return
-        loop.run_in_executor(None, read).add_done_callback(self._show_log)
-
-    def _end_reading(self) -> None:
-        """Tell the page that it need not wait for a log any longer; what came of it follows."""
-        self.stage.say({"t": "read"})
-
-    def _show_log(self, done: asyncio.Future[tuple[ImportedLog, Run]]) -> None:
-        self._end_reading()
-        self._change(lambda state: logs.show_log(state, *done.result()))
-        # A long run is a hundred thousand objects that stay. Looking through them would hold up a step now and then.
-        gc.collect()
-        gc.freeze()
-        gc.enable()
-
     # -- onward ----------------------------------------------------------------------------------
 
     def _perform(self, run: Run) -> None:
@@ -533,20 +472,6 @@ class App:
             self._change(actions.tell_error, str(error))
             return
         self.stage.say({"t": "file", "name": file}, [text.encode()])
-
-
-def _told_at_once(data: bytes, name: str) -> tuple[Callable[[AppState], AppState], str] | None:
-    """Return what the names of a layout, a place or one failing line ask for, and the tab that shows it, if any.
-
-    None is returned for what has to be read as a log.
-    """
-    if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
-        return lambda state: name_layout(state, data, name, UPLOAD_LIMIT), ""
-    place = pasted_place(data)
-    if place is not None:
-        return lambda state: looks.go_to(state, place), ""
-    line = failing_line(data)
-    return None if line is None else (partial(show_line, line=line), "guards")
 
 
 def _way_back(state: AppState) -> str:
