@@ -32,7 +32,7 @@ from explorer.engine.events import Called
 from explorer.engine.mmu import zaps_all
 from explorer.engine.profile import profile_of_release
 from explorer.engine.state import Kvmgt
-from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KvmMrChange
+from explorer.engine.uapi import KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KvmMrChange
 from explorer.explain.left_out import why_left_out
 from explorer.explain.sources import FUNCTIONS, name_in, release_of, source_of
 from explorer.explain.words import count_text, errno_text, plural
@@ -54,6 +54,12 @@ _FOLDED = 4
 """Calls without a partner in a row from which on they stand behind one line."""
 _SUMS = {"part": "in other functions of the model", "not": "not modelled", "of": "of the rest", "once": "once more"}
 """First words of a note, and what is said where notes are counted."""
+_CHANGES: dict[KvmMrChange | None, str] = {
+    KvmMrChange.CREATE: "CREATE",
+    KvmMrChange.DELETE: "DELETE",
+    KvmMrChange.MOVE: "MOVE",
+    KvmMrChange.FLAGS_ONLY: "change of flags",
+}
 _KVMGT_FILES = "drivers/gpu/"
 
 
@@ -240,7 +246,9 @@ def _number(release: str) -> tuple[int, ...]:
 def _none_like(op: OpDetail) -> str:
     guard = op.step.refused_by
     if guard is not None:
-        return f"of no call that was refused by this check, {guard.name} in `{guard.function}()`"
+        what = _CHANGES.get(op.step.change, "call")
+        function = name_in(guard.function, op.before.profile) or guard.function
+        return f"of no {what} that was refused by this check, {guard.name} in `{function}()`"
     if op.step.errno is not None:
         return f"of no {verb_of(op.command)} that returned {errno_text(op.step.errno)}"
     return f"of no {verb_of(op.command)}"
@@ -285,10 +293,15 @@ def _rests_on(op: OpDetail, graph: Graph) -> str:
         (kind.tracker != mine.tracker, "a tracker" if kind.tracker else "no tracker"),
         (kind.tracker and mine.tracker and _has_kvmgt(op), "a small module in the place of KVMGT"),
         (kind.mapped != mine.mapped, "a guest had run" if kind.mapped else "nothing was mapped"),
+        (_on_guest_memfd(op), "no guest_memfd"),
         (kind.quirk_off != mine.quirk_off, "the slot zapped alone" if kind.quirk_off else "the whole VM zapped"),
     ]
     there = ", ".join(words for differ, words in differs if differ)
     return f"recorded: {what}" + (f"; unlike here: {there}" if there else "; in a VM like this one")
+
+
+def _on_guest_memfd(op: OpDetail) -> bool:
+    return isinstance(op.command, SetMemoryRegion) and bool(op.command.flags & KVM_MEM_GUEST_MEMFD)
 
 
 def _has_kvmgt(op: OpDetail) -> bool:

@@ -18,6 +18,7 @@ from explorer.show import play, tell
 
 SLOT = "set_region slot=1 gpa=0x100000 size=0x10000 hva=0x7f0000000000"
 MOVE = "set_region slot=1 gpa=0x200000 size=0x10000 hva=0x7f0000000000"
+OTHER = "set_region slot=2 gpa=0x400000 size=0x10000 hva=0x7f0000000000"
 DELETE = "set_region slot=1 gpa=0x100000 size=0 hva=0x7f0000000000"
 
 
@@ -133,6 +134,10 @@ def test_the_nearest_recorded_kernels_are_named() -> None:
     ("text", "words"),
     [
         ("set_region slot=1 gpa=0x1000 size=0x1001 hva=0", "no call that was refused by this check, size_aligned"),
+        (
+            f"{SLOT}\n{OTHER}\n{OTHER.replace('0x400000', '0x104000')}",
+            "no MOVE that was refused by this check, overlap in `kvm_check_memslot_overlap()`",
+        ),
         ("set_region slot=0 gpa=0 size=0x10000 hva=0x7f0000000000\nguest_write gpa=0x1000", "of no guest_write"),
         ("get_dirty_log slot=1", "of no get_dirty_log that returned −ENOENT"),
     ],
