@@ -39,7 +39,7 @@ def _context_of(browser: Browser) -> BrowserContext:
 @contextmanager
 def serving(*options: str, port: int | None = None) -> Iterator[str]:
     """Run `explorer serve` and give its address once it answers; a port is given to serve where a server was before."""
-    port = port or free_port(9100 + os.getpid() % 500 * 20)
+    port = port or free_port(11_000 + os.getpid() % 500 * 20)  # a browser refuses 10080
     command = [sys.executable, "-m", "explorer", "serve", "--no-browser", "--port", str(port), *options]
     # A file that is not there: an answer that starts no kernel.
     with server_of(command, f"http://127.0.0.1:{port}/", probe="voila/static/none") as address:
