@@ -207,6 +207,8 @@ class GuestRead:
     gpa: int
     nbytes: int = 8
     as_id: int = 0
+    answer: int = 0
+    """What userspace answers if it is asked, as a little-endian number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
