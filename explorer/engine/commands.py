@@ -329,7 +329,7 @@ _KEYS = {
 }
 _HEX = {
     *("guest_phys_addr", "memory_size", "userspace_addr", "guest_memfd_offset"),
-    *("gfn", "gpa", "addr", "cr3", "code", "hva", "size", "value"),
+    *("gfn", "gpa", "addr", "cr3", "code", "hva", "size", "value", "answer"),
 }
 _VERBS: dict[str, type[Command]] = {
     "set_region": SetMemoryRegion,
