@@ -28,8 +28,6 @@ PAGE = ROOT / "assets/docs/fidelity.md"
 RECORDINGS = ROOT / "assets/recordings"
 REASONS = {
     "without the tracker module": "the recording machine could not load the module",
-    "of the local APIC": "the registers of an interrupt controller are not modelled",
-    "with no tables": "TDP, and the guest's page tables in no slot: how the guest then fails is not modelled",
     "host_read": "nothing that is modelled wrote the byte that was read",
 }
 

@@ -39,9 +39,9 @@ DOES = (
         "guest_memfd",
         "spte",
     ),
-    *("draft", "vcpu"),
+    *("draft", "vcpu", "lapic", "tdp_walk"),
 )
-ANSWERS = ("page_track", "mmu", "metadata", "lookup", "fault", "hostmem", "dirty_log", "guest_memfd")
+ANSWERS = ("page_track", "mmu", "metadata", "lookup", "fault", "hostmem", "dirty_log", "guest_memfd", "lapic")
 
 
 class Change(NamedTuple):

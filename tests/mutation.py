@@ -68,7 +68,9 @@ OWN = {
     "hostmem": ("test_fault.py", "test_paging.py"),
     "lookup": ("test_lookup.py", "test_zap.py"),
     "draft": ("test_metadata.py", "test_page_track.py"),
-    "vcpu": ("test_internal_slots.py", "test_capabilities.py"),
+    "vcpu": ("test_internal_slots.py", "test_capabilities.py", "test_lapic.py"),
+    "lapic": ("test_lapic.py",),
+    "tdp_walk": ("test_tdp_walk.py", "test_paging.py"),
 }
 """Stories of a module, which are most likely to notice and so are told first."""
 

@@ -16,7 +16,8 @@ __all__ = ["dump_of", "exits_of", "notes_of", "query_of", "slot_of"]
 
 _VALUES_SHOWN = 16
 _PORT = 128
-_ANSWER = 171
+_EMULATION, _DELIVERY_EV = 1, 3
+"""KVM_INTERNAL_ERROR_EMULATION and KVM_INTERNAL_ERROR_DELIVERY_EV."""
 
 
 def query_of(kvm: Kvm, gfn: int) -> dict[str, Any]:
@@ -104,21 +105,23 @@ def notes_of(note: TrackerNote) -> dict[str, Any]:
     return {"cb": note.callback, "gfn": note.gfn, "npages": note.npages}
 
 
-def exits_of(event: GuestReadServed | GuestWriteServed, value: int) -> list[dict[str, Any]] | None:
-    """Return the exits to userspace that an access took, or None if what follows is not modelled.
+def exits_of(event: GuestReadServed | GuestWriteServed, value: int) -> list[dict[str, Any]]:
+    """Return the exits to userspace that an access took.
 
-    The recorder's guest ends each access by writing the byte to a port; its VMM answers a read from a hole
-    with `_ANSWER`.
+    The recorder's guest ends each access by writing the byte to a port.
     """
-    write = isinstance(event, GuestWriteServed)
-    if event.outcome in ("fault", "hangs"):
-        return []
-    if event.outcome == "shutdown":
-        return [{"reason": "SHUTDOWN"}]
-    if event.outcome in ("ram", "emulated"):
-        return [{"reason": "IO", "port": _PORT, "al": value}]
-    if event.outcome in ("mmio", "read-only"):
-        answer = value if write else _ANSWER
-        mmio = {"reason": "MMIO", "gpa": event.gpa, "len": 1, "write": int(write)}
-        return [mmio, {"reason": "IO", "port": _PORT, "al": answer}]
-    return None
+    match event.outcome:
+        case "ram" | "emulated" | "apic":
+            return [{"reason": "IO", "port": _PORT, "al": value}]
+        case "mmio" | "read-only":
+            write = int(isinstance(event, GuestWriteServed))
+            mmio = {"reason": "MMIO", "gpa": event.gpa, "len": 1, "write": write}
+            return [mmio, {"reason": "IO", "port": _PORT, "al": value}]
+        case "shutdown":
+            return [{"reason": "SHUTDOWN"}]
+        case "undelivered":
+            return [{"reason": "INTERNAL_ERROR", "suberror": _DELIVERY_EV}]
+        case "no code":
+            return [{"reason": "INTERNAL_ERROR", "suberror": _EMULATION}]
+        case _:
+            return []

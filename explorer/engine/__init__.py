@@ -8,7 +8,7 @@ Read in this order; every file ends its first lines with what to read next:
 - finding a slot: `lookup`, `guest_memfd`
 - a region call: `region_call`, `guard`, `guards`, `gmem_guards`, `swap`, `memslots`, `metadata`
 - page tracking: `spte`, `page_track`, `gtt`, `kvmgt`, `trackers`, `mmu`
-- the guest at work: `hostmem`, `dirty_log`, `fault`, `shadow`, `guest`
+- the guest at work: `hostmem`, `dirty_log`, `fault`, `shadow`, `tdp_walk`, `lapic`, `guest`
 - the rest of a VM, and the only door: `vcpu`, `apply`, `brief`
 - what holds at every moment: `slot_properties`, `tracking_properties`, `step_properties`, `invariants`
 

@@ -45,7 +45,6 @@ from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
 from explorer.engine.lookup import kvm_is_visible_gfn
 from explorer.engine.region_call import run_phase, run_to_end
-from explorer.engine.state import Kvm, VcpuState
 from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
 from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from explorer.engine.events import Event
     from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.region_call import Phase
+    from explorer.engine.state import Kvm
 
 __all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
 
@@ -265,9 +265,9 @@ def _run(
             _need_lock_for_paging(kvm, command)
             if kvm.vm_bugged:
                 return Errno.EIO
-            return guest_read(draft, command.gpa, command.nbytes, AsId(command.as_id))
+            return guest_read(draft, command.gpa, command.nbytes, AsId(command.as_id), command.answer)
         case SetVcpuMode():
-            draft.vcpu = VcpuState(command.mode, command.cr3, command.code)
+            draft.vcpu = draft.vcpu._replace(mode=command.mode, cr3=command.cr3, code=command.code)
             return None
         case HostTouch():
             return hostmem.host_touch(draft, command.hva, command.size, command.value)

@@ -207,6 +207,8 @@ class GuestRead:
     gpa: int
     nbytes: int = 8
     as_id: int = 0
+    answer: int = 0
+    """What userspace answers if it is asked, as a little-endian number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +329,7 @@ _KEYS = {
 }
 _HEX = {
     *("guest_phys_addr", "memory_size", "userspace_addr", "guest_memfd_offset"),
-    *("gfn", "gpa", "addr", "cr3", "code", "hva", "size", "value"),
+    *("gfn", "gpa", "addr", "cr3", "code", "hva", "size", "value", "answer"),
 }
 _VERBS: dict[str, type[Command]] = {
     "set_region": SetMemoryRegion,

@@ -335,7 +335,7 @@ class GuestReadServed:
     outcome: str
     """As for a write; ``read-only`` cannot be."""
     value: int
-    """What the guest got from memory; 0 where userspace answers."""
+    """What the guest got; where userspace is asked, what the command says it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

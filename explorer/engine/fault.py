@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from explorer.engine.dirty_log import mark_page_dirty_in_slot
 from explorer.engine.events import PageMapped
 from explorer.engine.hostmem import host_page_is_there, hva_of_gpa, kvm_mmu_max_mapping_level, maps_writable
+from explorer.engine.lapic import is_disabled_apic_page
 from explorer.engine.lookup import gfn_to_memslot
 from explorer.engine.page_track import kvm_gfn_is_write_tracked
 from explorer.engine.spte import INDIRECT, install_spte, set_spte_bits, spte_at
@@ -137,6 +138,8 @@ def kvm_faultin_pfn(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> tup
         return "mmio", False
     if slot.flags & KVM_MEMSLOT_INVALID:
         return "retry", False
+    if slot.id >= kvm.profile.user_mem_slots and is_disabled_apic_page(kvm, slot):
+        return "emulated", False
     if write and slot.flags & KVM_MEM_READONLY:
         return "read-only", False
     hva = hva_of_gpa(kvm, as_id, gfn_to_gpa(gfn), write=write)

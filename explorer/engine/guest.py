@@ -1,13 +1,13 @@
 """The guest looks: what a store or a load by a vCPU meets, at any moment of an update.
 
 One instruction is a fetch, if it is known where the code lies, and one access. Each goes through the guest's
-page tables if it has paging, then through what KVM maps; where that says no, KVM emulates, userspace answers,
-or the vCPU cannot go on.
+page tables if it has paging, then through what KVM maps; where that says no, KVM emulates, userspace or the local
+APIC answers, or the vCPU cannot go on.
 
 Models KVM_RUN as far as memslots decide it: arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault();
-arch/x86/kvm/x86.c: emulator_read_phys(), emulator_write_phys().
-Not modelled: other instructions, segments, interrupts, the local APIC's registers, what the emulator does to a
-shadowed table. Read next: `vcpu`.
+arch/x86/kvm/x86.c: x86_emulate_instruction(), emulator_read_write_onepage().
+Not modelled: other instructions, segments, interrupts, what the emulator does to a shadowed table, code in the
+APIC's page. Read next: `vcpu`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from explorer.engine.dirty_log import mark_page_dirty_in_slot
 from explorer.engine.events import GuestReadServed, GuestWriteServed
 from explorer.engine.fault import direct_access
 from explorer.engine.hostmem import hva_of_gpa, read_host, write_host
+from explorer.engine.lapic import apic_outcome, apic_read, apic_write
 from explorer.engine.lookup import gfn_to_memslot
-from explorer.engine.shadow import shadow_access, tdp_paging_access
+from explorer.engine.shadow import shadow_access, update_accessed_dirty_bits, walk_guest_tables
+from explorer.engine.tdp_walk import Met, deliver_page_fault, tdp_paging_access
 from explorer.engine.trackers import kvm_page_track_write
 from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, AsId, Errno, Gfn
 
@@ -31,19 +33,21 @@ __all__ = ["OUTCOMES", "guest_read", "guest_write"]
 OUTCOMES: dict[str, str] = {
     "ram": "an entry maps the page and memory answers",
     "emulated": "KVM carries the instruction out itself, in memory",
+    "apic": "the local APIC answers, in the kernel",
     "mmio": "userspace answers, for no slot holds the address",
     "read-only": "userspace answers, for the slot is read-only",
     "retry": "the slot is INVALID and the vCPU tries again",
     "fault": "the VMM has nothing mapped there: KVM_RUN returns EFAULT",
     "hangs": "KVM handles the same fault for ever, until a signal comes",
-    "shutdown": "the vCPU cannot reach its page tables and shuts down",
-    "no tables": "TDP and page tables in no slot: what follows is not modelled",
-    "no code": "the instructions cannot be fetched: what follows is not modelled",
+    "waits": "the vCPU is not the first and nobody has started it: KVM_RUN sleeps until a signal comes",
+    "shutdown": "the guest's page fault finds no handler: a triple fault, and the vCPU shuts down",
+    "undelivered": "KVM cannot give the guest its page fault: an internal error, KVM_INTERNAL_ERROR_DELIVERY_EV",
+    "no code": "KVM cannot read the instruction it must emulate: an internal error, KVM_INTERNAL_ERROR_EMULATION",
 }
 _WIDEST = 64
 """Bytes of the widest store of one instruction."""
 _SERVED = ("ram", "emulated")
-_ERRNOS = {"fault": Errno.EFAULT, "hangs": Errno.EINTR}
+_ERRNOS = {"fault": Errno.EFAULT, "hangs": Errno.EINTR, "waits": Errno.EINTR}
 
 
 def guest_write(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, value: int = 0) -> Errno | None:
@@ -55,8 +59,12 @@ def guest_write(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, value: int = 
     arch/x86/kvm/x86.c: emulator_write_phys() [v6_1, v6_12; emulator_write_guest() in v7_3]
     """
     nbytes = min(nbytes, _WIDEST)
-    outcome, found = _access(kvm, gpa, as_id, write=True)
-    if outcome in _SERVED:
+    met = _access(kvm, gpa, as_id, write=True)
+    found = gpa if met.gpa is None else met.gpa
+    outcome = apic_outcome(kvm, as_id, found, met.outcome)
+    if outcome == "apic":
+        apic_write(kvm, found, nbytes, value, met.outcome)
+    elif outcome in _SERVED:
         hva = _served_by(kvm, as_id, found, outcome, write=True)
         if hva is None:
             outcome = "mmio"
@@ -64,18 +72,31 @@ def guest_write(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, value: int = 
             write_host(kvm, hva, value, nbytes)
         else:
             _emulate_write(kvm, as_id, found, hva, nbytes, value)
-    kvm.emit(GuestWriteServed, gpa=gpa, as_id=as_id, outcome=outcome)
+    outcome = "hangs" if met.next_hangs else outcome
+    kvm.emit(GuestWriteServed, gpa=found, as_id=as_id, outcome=outcome)
     return _ERRNOS.get(outcome)
 
 
-def guest_read(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId) -> Errno | None:
+def guest_read(kvm: KvmDraft, gpa: int, nbytes: int, as_id: AsId, answer: int = 0) -> Errno | None:
     """Serve one guest load; what it got is in the event."""
-    outcome, found = _access(kvm, gpa, as_id, write=False)
-    hva = _served_by(kvm, as_id, found, outcome, write=False) if outcome in _SERVED else None
-    if outcome in _SERVED and hva is None:
-        outcome = "mmio"
-    value = 0 if hva is None else read_host(kvm, hva, min(nbytes, _WIDEST))
-    kvm.emit(GuestReadServed, gpa=gpa, as_id=as_id, outcome=outcome, value=value)
+    nbytes = min(nbytes, _WIDEST)
+    met = _access(kvm, gpa, as_id, write=False)
+    found = gpa if met.gpa is None else met.gpa
+    outcome = apic_outcome(kvm, as_id, found, met.outcome)
+    value = 0
+    if outcome == "apic":
+        value = apic_read(kvm, found, nbytes, met.outcome)
+    elif outcome in _SERVED:
+        hva = _served_by(kvm, as_id, found, outcome, write=False)
+        outcome = "mmio" if hva is None else outcome
+        value = 0 if hva is None else read_host(kvm, hva, nbytes)
+    if outcome == "mmio":
+        value = answer
+    if outcome in ("mmio", "emulated") and kvm.setup.irqchip:
+        # The one reader of what the emulator's buffer holds is a read that no register of the APIC answers.
+        kvm.vcpu = kvm.vcpu.with_read(value, nbytes)
+    outcome = "hangs" if met.next_hangs else outcome
+    kvm.emit(GuestReadServed, gpa=found, as_id=as_id, outcome=outcome, value=value)
     return _ERRNOS.get(outcome)
 
 
@@ -104,30 +125,61 @@ def _emulate_write(kvm: KvmDraft, as_id: AsId, gpa: int, hva: int, nbytes: int, 
     kvm_page_track_write(kvm, gpa, nbytes, value)
 
 
-def _access(kvm: KvmDraft, address: int, as_id: AsId, *, write: bool) -> tuple[str, int]:
-    """Run one instruction as far as its access; return the outcome and the guest physical address it met."""
+def _access(kvm: KvmDraft, address: int, as_id: AsId, *, write: bool) -> Met:
+    """Run one instruction as far as its access; return what it met, and where."""
     vcpu = kvm.vcpu
+    if kvm.setup.irqchip and kvm.setup.vcpus and kvm.setup.vcpus[0] != 0:
+        return Met("waits")
+    if vcpu.injected:
+        return Met(deliver_page_fault(kvm, as_id))
     if kvm.config.processor == "pvm" and vcpu.mode != "long":
         # PVM runs nothing but 64-bit code on the processor: every other instruction is emulated.
-        return "emulated", address
+        readable = vcpu.code is None or hva_of_gpa(kvm, as_id, vcpu.code, write=False) is not None
+        return Met("emulated" if readable else "no code", address)
     if vcpu.code is not None:
-        outcome, _ = _reach(kvm, vcpu.code, as_id, write=False)
-        if outcome not in _SERVED:
-            return outcome if outcome in ("hangs", "shutdown", "no tables") else "no code", address
-        if outcome == "emulated":
-            return _emulated(kvm, address, as_id, write=write)
-    return _reach(kvm, address, as_id, write=write)
+        fetch = _reach(kvm, vcpu.code, as_id, write=False)
+        if fetch.outcome == "mmio":
+            return Met("no code")
+        if fetch.outcome == "emulated":
+            return _emulated(kvm, address, as_id, fetch, write=write)
+        if fetch.outcome != "ram":
+            return fetch
+    met = _reach(kvm, address, as_id, write=write)
+    return met if met.entry is None else _at_entry(met, met.entry, address)
 
 
-def _reach(kvm: KvmDraft, address: int, as_id: AsId, *, write: bool) -> tuple[str, int]:
+def _reach(kvm: KvmDraft, address: int, as_id: AsId, *, write: bool) -> Met:
     if kvm.vcpu.mode != "long":
-        return direct_access(kvm, as_id, Gfn(address >> PAGE_SHIFT), write=write), address
-    access = tdp_paging_access if kvm.config.tdp else shadow_access
-    outcome, gfn = access(kvm, as_id, address, write=write)
-    return outcome, address if gfn is None else (gfn << PAGE_SHIFT) + address % PAGE_SIZE
+        return Met(direct_access(kvm, as_id, Gfn(address >> PAGE_SHIFT), write=write), address)
+    if kvm.config.tdp:
+        met = tdp_paging_access(kvm, as_id, address, write=write)
+    else:
+        outcome, gfn = shadow_access(kvm, as_id, address, write=write)
+        met = Met(outcome, None if gfn is None else (gfn << PAGE_SHIFT) + address % PAGE_SIZE)
+    return Met(deliver_page_fault(kvm, as_id)) if met.outcome == "page fault" else met
 
 
-def _emulated(kvm: KvmDraft, address: int, as_id: AsId, *, write: bool) -> tuple[str, int]:
-    """Answer for an instruction whose fetch was emulated: KVM walks and accesses for it."""
-    outcome, gpa = _reach(kvm, address, as_id, write=write)
-    return ("emulated" if outcome == "ram" else outcome), gpa
+def _emulated(kvm: KvmDraft, address: int, as_id: AsId, fetch: Met, *, write: bool) -> Met:
+    """Answer for an instruction whose fetch KVM was asked for: it reads the code, walks and accesses itself."""
+    if fetch.gpa is None or hva_of_gpa(kvm, as_id, fetch.gpa, write=False) is None:
+        return Met("no code")
+    if kvm.vcpu.mode != "long":
+        return Met("emulated", address)
+    walk = walk_guest_tables(kvm, as_id, address)
+    if walk is None:
+        return Met(deliver_page_fault(kvm, as_id))
+    update_accessed_dirty_bits(kvm, as_id, walk, write=write, log=True)
+    met = fetch._replace(gpa=(walk.gfn << PAGE_SHIFT) + address % PAGE_SIZE)
+    return met if fetch.entry is None else _at_entry(met, fetch.entry, address)
+
+
+def _at_entry(met: Met, entry: int, address: int) -> Met:
+    """Return where the emulator accesses memory when a table entry was what the exit named.
+
+    It takes the address of the exit for that of the data if both have the same place in their page.
+
+    References
+    ----------
+    arch/x86/kvm/x86.c: x86_emulate_instruction(), emulator_read_write_onepage() [all profiles]
+    """
+    return met._replace(gpa=entry) if (entry ^ address) % PAGE_SIZE == 0 else met

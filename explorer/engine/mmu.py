@@ -167,7 +167,7 @@ def _only_indirect(sptes: Sptes) -> Sptes:
         if key[0] >= INDIRECT:
             break
         entries = entries.discard(key)
-    return sptes._replace(entries=entries)
+    return Sptes(entries, sptes.rmap)
 
 
 def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:

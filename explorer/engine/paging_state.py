@@ -39,6 +39,17 @@ class VcpuState(NamedTuple):
     """Guest physical address of the top-level page table."""
     code: int | None = None
     """Where the instructions are that the vCPU runs; None if their fetch is not told."""
+    apic: SortedMap[int, int] = SortedMap()
+    """Registers of its local APIC by offset; those that are 0 may be left out."""
+    mem_read: int = 0
+    """``mem_read`` of the emulator's context: what KVM read last for an instruction, little-endian."""
+    injected: bool = False
+    """Whether a page fault was on its way to the guest when the vCPU stopped, and is delivered first."""
+
+    def with_read(self, value: int, nbytes: int) -> VcpuState:
+        """Return the state after the emulator read some bytes; those behind them stay in its buffer."""
+        mask = (1 << 8 * nbytes) - 1
+        return self._replace(mem_read=self.mem_read & ~mask | value & mask)
 
 
 # -- what maps and what is mapped ------------------------------------------------------------------
@@ -70,6 +81,8 @@ class Sptes(NamedTuple):
     entries: SortedMap[SpteKey, Spte] = SortedMap()
     rmap: SortedMap[tuple[int, int, int, int], None] = SortedMap()
     """Reverse map of indirect entries: (as_id, gfn, owner, index)."""
+    mmio: SortedMap[tuple[AsId, Gfn], None] = SortedMap()
+    """Of the pages that direct tables remember as MMIO those that a walk of the guest's tables met."""
 
 
 class HostMemory(NamedTuple):

@@ -89,6 +89,9 @@ class KernelProfile:
     splits_huge_pages_early: bool = True
     small_mappings_after_logging: Literal["zapped if the host has huge pages", "zapped", "promoted"] = "zapped"
     walk_of_tracked_table_is_emulated: bool = True
+    apic_page_needs_apicv: bool = True
+    emulation_refused_in_vectoring: bool = True
+    amd_expedites_mmio: bool = True
 
     def __repr__(self) -> str:
         """Return the name; profiles are compared by identity."""
@@ -248,8 +251,25 @@ SOURCES: dict[str, Behaviour] = {
         "whether a guest gets on that walks a page table of its own which is write-tracked, with TDP; else it hangs",
         '"KVM: x86/mmu: Skip emulation on page fault iff 1+ SPs were unprotected" (posted August 2024, in v6.12)',
     ),
+    "apic_page_needs_apicv": Behaviour(
+        "whether KVM maps its page for the local APIC only if the processor virtualises interrupts (APICv)",
+        '"KVM: x86/mmu: allow APICv memslot to be enabled but invisible" (in v5.15)',
+        "9cc13d60ba6b9976e01ec6f66fa1ec4a06992929",
+    ),
+    "emulation_refused_in_vectoring": Behaviour(
+        "whether KVM gives up, whatever the exit was, when it would have to emulate while an event is on its way to"
+        " the guest; before, only Intel's exit for a page it remembers as MMIO was refused",
+        '"KVM: VMX: Handle event vectoring error in check_emulate_instruction()", and its like for SVM (in v6.14)',
+        "47ef3ef843c0f6e8006094d707b4aac18ed87e53",
+    ),
+    "amd_expedites_mmio": Behaviour(
+        "whether the exit for a page that KVM remembers as MMIO just tries again, on AMD as on Intel, when emulation"
+        " is refused",
+        '"KVM: SVM: Add support for expedited writes to the fast MMIO bus" (posted November 2025, recorded in 7.3)',
+    ),
 }
 
+_BEFORE_6_14 = {"emulation_refused_in_vectoring": False, "amd_expedites_mmio": False}
 _BEFORE_THE_SERIES = {
     "region_flags_checked_first": False,
     "kvm_is_a_track_notifier": True,
@@ -270,8 +290,9 @@ _BEFORE_THE_SERIES = {
     "pre_fault_memory": False,
     "walk_of_tracked_table_is_emulated": False,
     "links": "6.1",
-}
+} | _BEFORE_6_14
 _OLD_MMU = {
+    "apic_page_needs_apicv": False,
     "prefetch_completes_window": False,
     "splits_huge_pages_early": False,
     "small_mappings_after_logging": "zapped if the host has huge pages",
@@ -287,7 +308,7 @@ _V6_6 = {
     "pre_fault_memory": False,
     "walk_of_tracked_table_is_emulated": False,
     "links": "6.12",
-}
+} | _BEFORE_6_14
 
 PROFILES: dict[str, KernelProfile] = {
     profile.name: profile
@@ -359,20 +380,21 @@ PROFILES: dict[str, KernelProfile] = {
             summary="The quirk before its fix: with it off, a MOVE zaps leaf entries of the slot and no shadow page.",
             kind="posted",
             guest_memfd_for_every_vm=False,
-            links="6.12",
             quirk_off_zaps_shadow_pages=False,
+            **_BEFORE_6_14 | {"links": "6.12"},  # type: ignore[arg-type]
         ),
         KernelProfile(
             name="v6_12",
             title="6.12",
             summary="Tracking arrays on demand, and a quirk that lets userspace switch the full zap off.",
             guest_memfd_for_every_vm=False,
-            links="6.12",
+            **_BEFORE_6_14 | {"links": "6.12"},  # type: ignore[arg-type]
         ),
         KernelProfile(
             name="v6_18",
             title="6.18",
             summary="The kernel of the recording host: as 6.12, but any VM may use guest_memfd.",
+            amd_expedites_mmio=False,
             links="6.12",
         ),
         KernelProfile(

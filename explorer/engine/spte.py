@@ -69,14 +69,14 @@ def _pages(key: SpteKey, spte: Spte) -> int:
 
 def put_spte(kvm: KvmDraft, as_id: int, key: SpteKey, spte: Spte) -> None:
     """Store one entry."""
-    entries, rmap = kvm.sptes
+    entries, rmap, _ = kvm.sptes
     if key[0] >= INDIRECT:
         rmap = rmap.set((as_id, spte.gfn, *key), None)
     kvm.sptes = kvm.sptes._replace(entries=entries.set(key, spte), rmap=rmap)
 
 
 def _drop(kvm: KvmDraft, as_id: int, key: SpteKey, spte: Spte) -> None:
-    entries, rmap = kvm.sptes
+    entries, rmap, _ = kvm.sptes
     if key[0] >= INDIRECT:
         rmap = rmap.discard((as_id, spte.gfn, *key))
     kvm.sptes = kvm.sptes._replace(entries=entries.discard(key), rmap=rmap)

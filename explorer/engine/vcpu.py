@@ -21,6 +21,7 @@ from explorer.engine.commands import (
     SetMemoryRegion,
     SetTssAddr,
 )
+from explorer.engine.lapic import APIC_DEFAULT_PHYS_BASE, kvm_lapic_reset
 from explorer.engine.lookup import id_to_memslot
 from explorer.engine.region_call import run_phase
 from explorer.engine.types import PAGE_SIZE, Errno
@@ -38,7 +39,6 @@ __all__ = ["enable_split_irqchip", "run"]
 _TSS_PAGES = 3
 _LAST_TSS_ADDR = (1 << 32) - _TSS_PAGES * PAGE_SIZE
 _IDENTITY_DEFAULT = 0xFFFB_C000
-_APIC_BASE = 0xFEE0_0000
 _KVM_MAX_IRQ_ROUTES = 4096
 """Most I/O APIC pins that a VMM may reserve."""
 _INTERNAL_HVA = 0x7FFF_0000_0000
@@ -100,6 +100,8 @@ def enable_split_irqchip(kvm: KvmDraft, ioapic_pins: int) -> Errno | None:
 def _create_vcpu(kvm: KvmDraft, vcpu_id: int) -> Errno | None:
     """Create a vCPU; on Intel the first may add the APIC page and the identity page table.
 
+    The first vCPU is the one that runs here.
+
     References
     ----------
     virt/kvm/kvm_main.c: kvm_vm_ioctl_create_vcpu(); arch/x86/kvm/vmx/vmx.c: vmx_vcpu_create() [all profiles]
@@ -111,6 +113,8 @@ def _create_vcpu(kvm: KvmDraft, vcpu_id: int) -> Errno | None:
     # Asked last: by then the architecture has made its slots.
     if vcpu_id in kvm.setup.vcpus:
         return Errno.EEXIST
+    if kvm.setup.irqchip and not kvm.setup.vcpus:
+        kvm.vcpu = kvm.vcpu._replace(apic=kvm_lapic_reset(vcpu_id, kvm.disabled_quirks))
     kvm.setup = kvm.setup._replace(vcpus=(*kvm.setup.vcpus, vcpu_id))
     return None
 
@@ -118,7 +122,7 @@ def _create_vcpu(kvm: KvmDraft, vcpu_id: int) -> Errno | None:
 def _alloc_apic_access_page(kvm: KvmDraft) -> Errno | None:
     if not (kvm.config.flexpriority and kvm.setup.irqchip) or kvm.setup.apic_access_page_done:
         return None
-    errno = _x86_set_memory_region(kvm, APIC_ACCESS_PAGE_PRIVATE_MEMSLOT, _APIC_BASE, PAGE_SIZE)
+    errno = _x86_set_memory_region(kvm, APIC_ACCESS_PAGE_PRIVATE_MEMSLOT, APIC_DEFAULT_PHYS_BASE, PAGE_SIZE)
     if errno is None:
         kvm.setup = kvm.setup._replace(apic_access_page_done=True)
     return errno

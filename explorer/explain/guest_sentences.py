@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["guest_read", "guest_write"]
 
 
-_STUCK = {
-    "shutdown": "cannot reach its page tables and shuts down",
-    "no tables": "cannot reach its page tables",
-    "no code": "cannot fetch its instructions",
-}
-
-
 def guest_write(moment: Moment, command: GuestWrite) -> Sentences:
     """Return the sentences of a guest's write."""
     op = moment.op
@@ -65,8 +58,10 @@ def guest_write(moment: Moment, command: GuestWrite) -> Sentences:
                 "`kvm_faultin_pfn()` gets no writable page from a READONLY slot: the write exits to userspace as MMIO.",
                 "kvm_faultin_pfn",
             )
-        case "shutdown" | "no tables" | "no code" as stuck:
-            return _stuck(stuck)
+        case "apic":
+            return _apic("write", where)
+        case stuck if stuck in _STUCK:
+            return _STUCK[stuck]
         case _:
             return Sentences(
                 f"The guest writes to {where} while the slot is INVALID: it tries again until the update is over.",
@@ -100,8 +95,10 @@ def guest_read(moment: Moment, command: GuestRead) -> Sentences:
                 "`kvm_faultin_pfn()` finds no slot for the gfn: an MMIO exit to userspace.",
                 "kvm_faultin_pfn",
             )
-        case "shutdown" | "no tables" | "no code" as stuck:
-            return _stuck(stuck)
+        case "apic":
+            return _apic("read", where)
+        case stuck if stuck in _STUCK:
+            return _STUCK[stuck]
         case _:
             return Sentences(
                 f"The guest reads from {where} while the slot is INVALID: it tries again until the update is over.",
@@ -110,9 +107,30 @@ def guest_read(moment: Moment, command: GuestRead) -> Sentences:
             )
 
 
-def _stuck(outcome: str) -> Sentences:
+def _apic(does: str, where: str) -> Sentences:
     return Sentences(
-        f"The vCPU {_STUCK[outcome]}.",
-        "`kvm_mmu_page_fault()` finds no slot behind what the vCPU must read to go on.",
-        "kvm_mmu_page_fault",
+        f"The guest {does}s {'to' if does == 'write' else 'from'} {where}, the page of its local APIC: "
+        "KVM answers itself, and the VMM hears nothing.",
+        f"`apic_mmio_{does}()`, KVM's own device at the page, is asked before userspace.",
+        f"apic_mmio_{does}",
     )
+
+
+_STUCK = {
+    "shutdown": Sentences(
+        "The guest takes a page fault and has no handler for it: the vCPU shuts down.",
+        "A page fault, a double fault, a triple fault: KVM_RUN exits with KVM_EXIT_SHUTDOWN.",
+        "kvm_mmu_page_fault",
+    ),
+    "undelivered": Sentences(
+        "The guest should take a page fault, but not even that can reach it: KVM gives up on the vCPU.",
+        "A page is missing while the event is delivered, which KVM cannot emulate: an internal error, suberror 3.",
+        "x86_emulate_instruction",
+    ),
+    "no code": Sentences(
+        "The vCPU's instructions lie in no slot: KVM must emulate what it cannot read, and gives up.",
+        "`x86_emulate_instruction()` cannot fetch the instruction: an internal error, suberror 1.",
+        "x86_emulate_instruction",
+    ),
+}
+"""What is said of a vCPU that exits for good, by outcome; `refused_sentences` has those that end in an errno."""

@@ -40,8 +40,8 @@ _NOTHING_BEHIND = (
     "kvm_faultin_pfn",
 )
 _HANGS = (
-    "The guest hangs: a page of its own page tables is watched, and KVM handles the same fault for ever.",
-    "the processor’s walk writes to the tracked table, KVM unprotects nothing and tries again, until a signal comes",
+    "The guest hangs until a signal comes: it cannot get past its own page tables, or nobody has started the vCPU.",
+    "the processor’s walk meets a table that is tracked or in no slot; or a vCPU with an APIC in the kernel sleeps",
     "kvm_mmu_page_fault",
 )
 _ASKED_WRONGLY: dict[tuple[type[Command], Errno], tuple[str, str, str]] = {

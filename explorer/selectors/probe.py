@@ -23,14 +23,16 @@ __all__ = ["Probe", "select_probes"]
 WORDS = {
     "ram": "memory",
     "emulated": "emulated",
+    "apic": "local APIC",
     "mmio": "MMIO exit",
     "read-only": "exit: read-only",
     "retry": "tries again",
     "fault": "−EFAULT",
     "hangs": "faults for ever",
     "shutdown": "shuts down",
-    "no tables": "not modelled",
-    "no code": "not modelled",
+    "undelivered": "internal error",
+    "no code": "internal error",
+    "waits": "waits to start",
 }
 """Each outcome of `explorer.engine.guest.OUTCOMES` in the words of a table."""
 _MOST = 3

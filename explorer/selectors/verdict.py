@@ -57,16 +57,18 @@ Icon = Literal["check", "octagon", "lost", "info"]
 _SERVED = {
     "ram": ("Write goes to memory", "nobody is told"),
     "emulated": ("Write caught", "KVM carries it out itself"),
+    "apic": ("Write goes to the APIC", "KVM's device, not memory"),
     "mmio": ("Write exits to the VMM", "no slot holds the address"),
     "read-only": ("Write exits to the VMM", "the slot is read-only"),
     "retry": ("Write tried again", "the slot is INVALID"),
-    "shutdown": ("vCPU shut down", "its page tables are gone"),
-    "no tables": ("vCPU stuck", "its page tables are gone"),
-    "no code": ("vCPU stuck", "its code is gone"),
+    "shutdown": ("vCPU shut down", "nobody takes its page fault"),
+    "undelivered": ("vCPU stopped", "its page fault cannot be delivered"),
+    "no code": ("vCPU stopped", "its code is gone"),
 }
 _READ = _SERVED | {
     "ram": ("Read from memory", "the page is mapped"),
     "emulated": ("Read by KVM", "it carries the instruction out itself"),
+    "apic": ("Read from the APIC", "KVM's device, not memory"),
     "mmio": ("Read exits to the VMM", "no slot holds the address"),
     "retry": ("Read tried again", "the slot is INVALID"),
 }

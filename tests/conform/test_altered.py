@@ -124,7 +124,8 @@ def test_a_long_list_of_mismatches_is_cut_and_says_so(capsys):
 
 
 def test_json_has_these_keys_and_only_these(capsys):
-    assert main(["conform", "--json", str(SOURCE)]) == 0
+    without_module = RECORDINGS / "host-6.18-pvm/handwritten.jsonl.gz"
+    assert main(["conform", "--json", str(SOURCE), str(without_module)]) == 0
 
     report = json.loads(capsys.readouterr().out)
     assert {key: type(value) for key, value in report.items()} == {
