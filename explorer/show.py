@@ -31,6 +31,7 @@ from explorer.figures.hand_off import effects_panel, hand_off_panel
 from explorer.figures.kvmgt import kvmgt_panel
 from explorer.figures.ledger import ledger_panel
 from explorer.figures.matrix import matrix_panel, no_matrix_panel
+from explorer.figures.over_time import over_time_spec
 from explorer.figures.phases import phases_panel
 from explorer.figures.rail import rail_panel
 from explorer.figures.slot_table import slot_table_panel
@@ -50,6 +51,7 @@ from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
 from explorer.selectors.kvmgt import select_kvmgt
 from explorer.selectors.matrix import select_matrix
+from explorer.selectors.over_time import select_over_time
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slot_table import select_slot_table
@@ -71,6 +73,7 @@ __all__ = [
     "kernels_of",
     "ledger_of_move",
     "map_of",
+    "over_time_of",
     "phases_of",
     "play",
     "routes_of",
@@ -204,6 +207,26 @@ def arrays_of(run: Run, at: str = "", *, theme: str = "light") -> go.Figure | No
     """Return the write-track arrays of the slot and their lifetimes; None where no slot has any."""
     view = select_arrays(_moment(run, at))
     return None if view is None else _figure(arrays_spec(view, theme_named(theme)))
+
+
+def over_time_of(
+    run: Run, at: str = "", *, as_id: int = 0, room: tuple[int, int] = (940, 560), theme: str = "light"
+) -> go.Figure:
+    """Return the slots of an address space over time, a bar a life, as a plotly figure.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run; of a long run the operations around it are shown.
+    as_id
+        Address space.
+    room
+        Width and height of the chart in pixels, names of the axes not counted.
+    theme
+        ``light``, ``dark`` or ``hc``, for high contrast.
+    """
+    view = select_over_time(run, _moment(run, at).stop, as_id=as_id, room=room)
+    return _figure(over_time_spec(view, theme_named(theme)))
 
 
 def _figure(spec: dict[str, object]) -> go.Figure:
