@@ -102,6 +102,15 @@ def compare(screen: Screen) -> None:
     until_tab_drawn(screen, "compare")
 
 
+def over_time(screen: Screen) -> None:
+    """Slots over time: a boot log of QEMU, at its call 52."""
+    screen.page.locator(".mx-import input[type=file]").set_input_files(BOOT_LOG)
+    screen.until_read(".mx-bar", "Every recorded result agrees.")
+    screen.page.locator(".mx-scrub").fill("51")
+    screen.press("7")
+    until_tab_drawn(screen, "over-time")
+
+
 def imported(screen: Screen) -> None:
     """A boot log of QEMU was replayed, and one failing line is looked through behind it."""
     screen.page.locator(".mx-import input[type=file]").set_input_files(BOOT_LOG)
@@ -144,6 +153,7 @@ STATES: dict[str, Callable[[Screen], None]] = {
     "guards-6.1": guards_before_the_check,
     "kvmgt": kvmgt,
     "compare": compare,
+    "over-time": over_time,
     "imported": imported,
     "talk": talk,
 }
