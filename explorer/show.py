@@ -21,6 +21,7 @@ from explorer.engine.config import VmConfig
 from explorer.engine.profile import get_profile
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import ledger_of
+from explorer.explain.xray import changes_at
 from explorer.figures.arrays import arrays_spec
 from explorer.figures.compare import compare_panel
 from explorer.figures.dom import el, to_html, to_text
@@ -55,6 +56,7 @@ from explorer.selectors.over_time import select_over_time
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slot_table import select_slot_table
+from explorer.selectors.xray import select_xray
 
 if TYPE_CHECKING:
     from explorer.figures.dom import Node
@@ -258,9 +260,11 @@ def ledger_of_move(run: Run, at: str = "") -> Panel:
 
 
 def guards_of(run: Run, at: str = "") -> Panel:
-    """Return the checks of a region call in kernel order, and what a late refusal cost."""
-    view = select_guards(_moment(run, at))
-    return Panel(guards_panel(view) if view is not None else _none("This operation is no region call."))
+    """Return the checks of a region call in kernel order, and what a late refusal cost or where an early one stands."""
+    moment = _moment(run, at)
+    view = select_guards(moment)
+    xray = select_xray(moment, changes_at(moment))
+    return Panel(guards_panel(view, xray) if view is not None else _none("This operation is no region call."))
 
 
 def slots_of(run: Run, at: str = "") -> Panel:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.figures.dom import Node, el, glyph
+from explorer.figures.xray import xray_panel
 
 if TYPE_CHECKING:
     from explorer.selectors.guards import BillRow, GuardsView, Rung
+    from explorer.selectors.xray import XrayView
 
 __all__ = ["guards_panel"]
 
 
-def guards_panel(view: GuardsView) -> Node:
-    """Return the ladder on the left and the bill on the right."""
+def guards_panel(view: GuardsView, xray: XrayView | None = None) -> Node:
+    """Return the ladder on the left and the bill on the right; a refusal that cost nothing has a picture instead."""
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
     checks = sum(rung.checks for rung in passed)
@@ -49,8 +51,8 @@ def guards_panel(view: GuardsView) -> Node:
     return el(
         "div",
         el("div", el("small", "free: nothing is touched yet", cls="ladder-head"), ladder, cls="guards-left"),
-        _bill(view),
-        cls="guards",
+        _bill(view) if xray is None else xray_panel(xray),
+        cls="guards" + (" has-xray" if xray is not None else ""),
     )
 
 
