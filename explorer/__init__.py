@@ -9,8 +9,8 @@
 
 Runs: `play`, `tell`, `Run`, `Stop`. The machine: `apply`, `new_vm`, `Kvm`, `VmConfig`, `PROFILES`.
 Views: `map_of`, `arrays_of`, `phases_of`, `hand_off_of`, `ledger_of_move`, `effects_of`, `guards_of`,
-`slots_of`, `because`, `gpu_tables_of`, `routes_of`, `calls_of`; under every kernel at once: `verdicts_of`,
-`kernels_of`. The guided story as text: `guide`.
+`slots_of`, `because`, `gpu_tables_of`, `routes_of`, `calls_of`, `over_time_of`; under every kernel at once:
+`verdicts_of`, `kernels_of`. The guided story as text: `guide`.
 The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 """
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         kernels_of,
         ledger_of_move,
         map_of,
+        over_time_of,
         phases_of,
         play,
         routes_of,
@@ -66,6 +67,7 @@ __all__ = [
     "ledger_of_move",
     "map_of",
     "new_vm",
+    "over_time_of",
     "phases_of",
     "play",
     "routes_of",

@@ -21,6 +21,7 @@ from explorer.engine.config import VmConfig
 from explorer.engine.profile import get_profile
 from explorer.engine.types import ExplorerError
 from explorer.explain.ledger import ledger_of
+from explorer.explain.xray import changes_at
 from explorer.figures.arrays import arrays_spec
 from explorer.figures.calls import calls_panel
 from explorer.figures.compare import compare_panel
@@ -32,6 +33,7 @@ from explorer.figures.hand_off import effects_panel, hand_off_panel
 from explorer.figures.kvmgt import kvmgt_panel
 from explorer.figures.ledger import ledger_panel
 from explorer.figures.matrix import matrix_panel, no_matrix_panel
+from explorer.figures.over_time import over_time_spec
 from explorer.figures.phases import phases_panel
 from explorer.figures.rail import rail_panel
 from explorer.figures.slot_table import slot_table_panel
@@ -52,9 +54,12 @@ from explorer.selectors.guards import select_guards
 from explorer.selectors.hand_off import select_hand_off
 from explorer.selectors.kvmgt import select_kvmgt
 from explorer.selectors.matrix import select_matrix
+from explorer.selectors.over_time import select_over_time
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slot_table import select_slot_table
+from explorer.selectors.time_bar import select_time_bar
+from explorer.selectors.xray import select_xray
 
 if TYPE_CHECKING:
     from explorer.figures.dom import Node
@@ -74,6 +79,7 @@ __all__ = [
     "kernels_of",
     "ledger_of_move",
     "map_of",
+    "over_time_of",
     "phases_of",
     "play",
     "routes_of",
@@ -209,6 +215,26 @@ def arrays_of(run: Run, at: str = "", *, theme: str = "light") -> go.Figure | No
     return None if view is None else _figure(arrays_spec(view, theme_named(theme)))
 
 
+def over_time_of(
+    run: Run, at: str = "", *, as_id: int = 0, room: tuple[int, int] = (940, 560), theme: str = "light"
+) -> go.Figure:
+    """Return the slots of an address space over time, a bar a life, as a plotly figure.
+
+    Parameters
+    ----------
+    run, at
+        The place in a run; of a long run the operations around it are shown.
+    as_id
+        Address space.
+    room
+        Width and height of the chart in pixels, names of the axes not counted.
+    theme
+        ``light``, ``dark`` or ``hc``, for high contrast.
+    """
+    view = select_over_time(run, _moment(run, at).stop, as_id=as_id, room=room)
+    return _figure(over_time_spec(view, theme_named(theme)))
+
+
 def _figure(spec: dict[str, object]) -> go.Figure:
     return go.Figure(spec)
 
@@ -232,15 +258,18 @@ def effects_of(run: Run, at: str = "") -> Panel:
 
 
 def ledger_of_move(run: Run, at: str = "") -> Panel:
-    """Return how many watches there were, came back, were kept and are lost."""
+    """Return how many watches there were, were released, were kept and are lost."""
     ledger = ledger_of(_moment(run, at))
     return Panel(ledger_panel(ledger) if ledger is not None else _none("No slot that existed changes here."))
 
 
 def guards_of(run: Run, at: str = "") -> Panel:
-    """Return the checks of a region call in kernel order, and what a late refusal cost."""
-    view = select_guards(_moment(run, at))
-    return Panel(guards_panel(view) if view is not None else _none("This operation is no region call."))
+    """Return the checks of a region call in kernel order, and what a late refusal cost or where an early one stands."""
+    moment = _moment(run, at)
+    view = select_guards(moment)
+    if view is None:
+        return Panel(_none("This operation is no region call."))
+    return Panel(guards_panel(view, select_xray(moment, changes_at(moment)), select_time_bar(moment)))
 
 
 def slots_of(run: Run, at: str = "") -> Panel:

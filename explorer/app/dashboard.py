@@ -17,7 +17,7 @@ from explorer.app import state as actions
 from explorer.app.controls import Controls
 from explorer.app.frames import FrameBuilder, preflight_panel
 from explorer.app.kernels import KernelsTab
-from explorer.app.late_tabs import LateTab, choose_table
+from explorer.app.late_tabs import OVER_TIME, LateTab, choose_space, choose_table
 from explorer.app.marks import TimelineMarks, go_to_first
 from explorer.app.notes import in_address, of_address
 from explorer.app.onward import Performed, file_of, formats, perform_here
@@ -209,6 +209,10 @@ class App:
                 self.stage.say({"t": "thread", "panel": claims_panel()})
             case "tab":
                 self._open_tab(str(message.get("name")))
+            case "room":
+                self._late.take_room(float(message["width"]), float(message["height"]))
+                if self._late.name == OVER_TIME:
+                    self._show_late(self._kernels_turn)
             case "perform":
                 self._perform(self.state.run)
             case "export":
@@ -251,6 +255,8 @@ class App:
                 self._change(kernels.action_of(kind, str(message["key"])))
             case "gpu":
                 self._change(choose_table, str(message["key"]))
+            case "space":
+                self._change(choose_space, str(message["key"]))
             case "note":
                 self._change(addresses.write_note, Stop(int(message["op"]), int(message["cell"])), str(message["text"]))
             case "first":
@@ -413,7 +419,7 @@ class App:
             self._later(_KERNELS_AFTER, self._show_late, self._kernels_turn)
 
     def _show_late(self, turn: int) -> None:
-        """Show the tab KVMGT or Compare for the stop the page is at, unless the page has moved on."""
+        """Show the open one of those tabs for the stop the page is at, unless the page has moved on."""
         if turn != self._kernels_turn or not self._late.name:
             return
         try:

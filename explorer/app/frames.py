@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
+from explorer.explain.xray import changes_at
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el
 from explorer.figures.gpa_map import NARROW, WIDE, MapSize, gpa_map_spec
@@ -40,10 +41,12 @@ from explorer.selectors.slide import select_slide
 from explorer.selectors.slot_table import select_slot_table
 from explorer.selectors.time_bar import select_time_bar
 from explorer.selectors.timeline import select_timeline
+from explorer.selectors.xray import select_xray
 
 if TYPE_CHECKING:
     from explorer.app.state import AppState, View
     from explorer.engine.profile import KernelProfile
+    from explorer.explain.changes import Change
     from explorer.history import Run, Stop
     from explorer.history.moment import Moment, SlotKey
     from explorer.selectors.branches import Branch
@@ -155,10 +158,11 @@ class FrameBuilder:
             host_lane=not state.view.narrow,
             newcomer=question,
         )
-        panels = self._panels(state, moment, map_view, question=question)
+        changes = changes_at(moment)
+        panels = self._panels(state, moment, map_view, changes, question=question)
         timeline = timeline_panel(select_timeline(run, moment, None if question else self._branch(run, moment)))
         # Broken properties are told by `explorer.app.marks`, with the operation that broke them.
-        rail = select_rail(run, moment, state.view.page, properties=False)
+        rail = select_rail(run, moment, state.view.page, properties=False, changes=changes)
         panels["timeline"] = timeline
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
@@ -199,7 +203,15 @@ class FrameBuilder:
             kept[op.number] = elsewhere(run, op)
         return kept[op.number]
 
-    def _panels(self, state: AppState, moment: Moment, map_view: GpaMapView, *, question: bool) -> dict[str, Any]:
+    def _panels(
+        self,
+        state: AppState,
+        moment: Moment,
+        map_view: GpaMapView,
+        changes: tuple[Change, ...],
+        *,
+        question: bool,
+    ) -> dict[str, Any]:
         view, theme = state.view, theme_named(state.view.theme)
         strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
@@ -213,7 +225,9 @@ class FrameBuilder:
             "fields": hand_off_panel(hand_off) if hand_off is not None else _no_hand_off(moment),
             # A slot that is new had no watches to account for.
             "ledger": ledger_panel(ledger_of(moment) if moment.old is not None else None),
-            "guards": guards_panel(guards, select_time_bar(moment)) if guards is not None else _no_guards(),
+            "guards": guards_panel(guards, select_xray(moment, changes), select_time_bar(moment))
+            if guards is not None
+            else _no_guards(),
             "note-handoff": el(
                 "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
             ),

@@ -20,6 +20,7 @@ from explorer.app.state import (
 from explorer.engine.profile import PROFILES
 from explorer.explain.words import plural
 from explorer.history.machine import Machine
+from explorer.selectors.time_words import Recorded
 
 if TYPE_CHECKING:
     from explorer.engine.state import Kvm, KvmMemorySlot
@@ -47,6 +48,7 @@ def show_log(state: AppState, log: ImportedLog, run: Run) -> AppState:
             title=log.name,
             owners=(),
             backings=(),
+            recorded=Recorded(log.compared, log.disagreements, log.vms, PROFILES[log.profile.name].title),
             compose=replace(Compose.fresh("move", run.end, _newest_slot(run.end)), shown=False),
             question=False,
             answered=None,

@@ -78,6 +78,7 @@ def _show_alone(state: AppState, line: OneLine) -> AppState:
         title=_TITLE,
         owners=(),
         backings=(),
+        recorded=None,
         view=state.view._replace(focus=None, window=None, page=None),
         answered=None,
         earlier=state,

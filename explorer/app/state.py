@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from explorer.history import OpDetail, Run, Stop
     from explorer.history.moment import SlotKey
     from explorer.scenarios import Scenario
+    from explorer.selectors.time_words import Recorded
     from explorer.trace.tree import Backing
 
 __all__ = ["AppState", "Notice", "View", "initial_state"]
@@ -59,6 +60,8 @@ class View(NamedTuple):
     """Two kernels whose results are compared, by profile, if a person chose them."""
     gpu_table: tuple[int, int] | None = None
     """Page table of the GPU that is looked at, by tracker and gfn, if a person chose one."""
+    space: int = 0
+    """Address space whose slots are shown over time."""
 
 
 class Notice(NamedTuple):
@@ -110,6 +113,8 @@ class AppState:
     owners: tuple[tuple[int, str], ...] = ()
     backings: tuple[Backing, ...] = ()
     """Host memory with a name, from a memory tree of QEMU."""
+    recorded: Recorded | None = None
+    """How the results of the log that the run is from compare with the model's."""
     compose: Compose
     ghost: OpDetail | None = None
     """The composed operation run on a copy of the end of the run; None while it cannot be read."""

@@ -34,6 +34,7 @@ __all__ = [
     "InTheWay",
     "Operand",
     "XRay",
+    "changes_at",
     "in_the_way_of",
     "in_the_way_of_next",
     "named",
@@ -232,6 +233,14 @@ def slots_in_the_way(kvm: Kvm, call: SetMemoryRegion, guard: str) -> tuple[InThe
         slot = kvm.slot(holder.slot, holder.as_id) if holder is not None else None
         return (InTheWay(slot, slot.base_gfn, slot.end_gfn),) if slot is not None else ()
     return ()
+
+
+def changes_at(moment: Moment) -> tuple[Change, ...]:
+    """Return the smallest changes with which the call a moment is in would be accepted; none unless it was refused."""
+    op, call = moment.op, moment.call
+    if op is None or call is None or op.step.refused_by is None:
+        return ()
+    return changes_that_work(op.before, call)
 
 
 def named(ways: tuple[InTheWay, ...]) -> str:

@@ -97,6 +97,7 @@ _GLYPHS: dict[str, list[tuple[str, str]]] = {
     "invalid": [("M1 4h18v12H1Z", "stroke"), ("M1 4 13 16M7 4 19 16M13 4 1 16M19 4 7 16", "hatch")],
     "new": [("M1 4h18v12H1Z", "dots")],
     "hole": [("M1 10h5M14 10h5M8 14 10 6M11 14 13 6", "stroke")],
+    "riser": [("M10 1V19", "dots")],
     "read_only": [("M1 4h18v12H1Z", "stroke"), ("M1 10 7 4M1 16 13 4M7 16 19 4M13 16 19 10", "hatch")],
     "dirty": [
         ("M1 4h18v12H1Z", "fill"),

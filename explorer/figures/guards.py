@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.figures.dom import Node, el, glyph
+from explorer.figures.xray import xray_panel
 
 if TYPE_CHECKING:
     from explorer.selectors.guards import BillRow, GuardsView, Rung
     from explorer.selectors.time_bar import TimeBar
+    from explorer.selectors.xray import XrayView
 
 __all__ = ["guards_panel"]
 
 
-def guards_panel(view: GuardsView, bar: TimeBar | None = None) -> Node:
-    """Return the ladder on the left, the bill on the right, and where the time went where there is room."""
+def guards_panel(view: GuardsView, xray: XrayView | None = None, bar: TimeBar | None = None) -> Node:
+    """Return the ladder on the left, the bill on the right, and where the time went below it.
+
+    A refusal that cost nothing has a picture to scale instead of a bill.
+    """
     rungs: list[Node] = []
     passed = [rung for rung in view.free if rung.outcome == "passed"]
     checks = sum(rung.checks for rung in passed)
@@ -50,9 +55,9 @@ def guards_panel(view: GuardsView, bar: TimeBar | None = None) -> Node:
     return el(
         "div",
         el("div", el("small", "free: nothing is touched yet", cls="ladder-head"), ladder, cls="guards-left"),
-        _bill(view),
+        _bill(view) if xray is None else xray_panel(xray),
         _time_bar(bar) if bar is not None else None,
-        cls="guards",
+        cls="guards" + (" has-xray" if xray is not None else ""),
     )
 
 

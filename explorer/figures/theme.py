@@ -19,7 +19,16 @@ Spec = dict[str, Any]
 """A plotly figure as plain JSON: ``{"data": [...], "layout": {...}}``."""
 
 _STATIC = resources.files("explorer.figures") / "static"
-_SHEETS = ("tokens.css", "explorer.css", "kernels.css", "inside.css", "timeline.css", "talk.css")
+_SHEETS = (
+    "tokens.css",
+    "explorer.css",
+    "kernels.css",
+    "inside.css",
+    "over_time.css",
+    "xray.css",
+    "timeline.css",
+    "talk.css",
+)
 
 THEMES: tuple[ThemeName, ...] = ("light", "dark", "hc")
 

@@ -125,21 +125,23 @@ class Sheet:
             shown = f"<b>{text}</b>" if bold else text
             self._words.append((x, y, shown, self.theme.color(role), size, anchor))
 
-    def label(self, x: float, y: float, text: str, role: str, style: str, *, bold: bool = False) -> None:
+    def label(
+        self, x: float, y: float, text: str, role: str, style: str, *, bold: bool = False, size: float = 14
+    ) -> None:
         """Write on a filled shape; on a pattern the words get an opaque ground."""
         if not text:
             return
         look = self.theme.fills.get(style, {})
         if "fillpattern" in look:
-            half = text_width(text, 14, bold=bold) / 2 + 3
+            half, high = text_width(text, size, bold=bold) / 2 + 3, size * 9 / 14
             ground = {"fillcolor": look["fillcolor"], "line": {"color": look["fillcolor"], "width": 0}}
             self._fill(
                 (4, f"ground {style}"),
                 [x - half, x + half, x + half, x - half, x - half],
-                [y - 9, y - 9, y + 9, y + 9, y - 9],
+                [y - high, y - high, y + high, y + high, y - high],
                 ground,
             )
-        self.text(x, y, text, role, 14, bold=bold)
+        self.text(x, y, text, role, size, bold=bold)
 
     def hover(self, x0: float, x1: float, y: float, text: str, select: str = "") -> None:
         """Let a pointer anywhere between `x0` and `x1` read `text`; `select` names what a click selects."""

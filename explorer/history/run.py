@@ -15,6 +15,7 @@ from explorer.engine.apply import Step, apply, walk
 from explorer.engine.commands import SetMemoryRegion
 from explorer.engine.events import CallRefused
 from explorer.engine.state import Kvm, new_vm
+from explorer.history.lives import Lives, lives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,6 +104,7 @@ class Run:
         self._keyframes: tuple[Kvm, ...] = (start,)
         self._outcomes: tuple[Outcome, ...] = ()
         self._details: dict[int, OpDetail] = {}
+        self._lives: Lives | None = None
         self._extend(tuple(commands))
 
     def _extend(self, commands: tuple[Command, ...]) -> None:
@@ -153,6 +155,13 @@ class Run:
     def outcomes(self) -> tuple[Outcome, ...]:
         """What each operation came to."""
         return self._outcomes
+
+    @property
+    def lives(self) -> Lives:
+        """What became of every slot; a run that goes on from this one goes on from there."""
+        if self._lives is None or self._lives.ops < len(self):
+            self._lives = lives_of(self, self._lives)
+        return self._lives
 
     def then(self, *commands: Command) -> Run:
         """Return the run with more operations at its end; what was there is not applied again."""

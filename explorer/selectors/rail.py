@@ -13,7 +13,6 @@ from explorer.engine.page_track import SHADOW_PAGING
 from explorer.engine.state import Kvmgt, LogTracker
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
-from explorer.explain.changes import changes_that_work
 from explorer.explain.costs import cost_of
 from explorer.explain.ledger import ledger_of
 from explorer.explain.origins import watch_origins
@@ -21,7 +20,7 @@ from explorer.explain.sentences import sentences_of
 from explorer.explain.sources import Source, source_of
 from explorer.explain.words import hex_text, plural
 from explorer.explain.write_tracking import counts_of_the_vm
-from explorer.explain.xray import in_the_way_of, why_nothing_works
+from explorer.explain.xray import changes_at, in_the_way_of, why_nothing_works
 from explorer.selectors.probe import WORDS, select_probes
 from explorer.selectors.verdict import verdict_of
 
@@ -85,20 +84,37 @@ class RailView(NamedTuple):
     sections: tuple[Section, ...]
 
 
-def select_rail(run: Run, moment: Moment, page: int | None = None, *, properties: bool = True) -> RailView:
-    """Return the rail at a moment of a run; `page` is a gfn that somebody wants to know about.
+def select_rail(
+    run: Run,
+    moment: Moment,
+    page: int | None = None,
+    *,
+    properties: bool = True,
+    changes: tuple[Change, ...] | None = None,
+) -> RailView:
+    """Return the rail at a moment of a run.
 
-    With `properties` false the properties that do not hold are left to somebody else.
+    Parameters
+    ----------
+    run, moment
+        The run and the stop in it.
+    page
+        A gfn that somebody wants to know about.
+    properties
+        Whether the properties that do not hold are told here.
+    changes
+        What would work instead of a refused call, if somebody has asked `changes_at` already.
     """
     words = sentences_of(moment)
+    changes = changes_at(moment) if changes is None else changes
     return RailView(
         *verdict_of(moment),
         words.newcomer,
         words.developer,
         source_of(words.function, moment.kvm.profile) if words.function else None,
         _provenance(moment.kvm),
-        words.newcomer + _first_change(moment),
-        (*_sections(run, moment, properties=properties), *_if_touched(moment, page), *_counts(moment)),
+        words.newcomer + _first_change(changes),
+        (*_sections(run, moment, changes, properties=properties), *_if_touched(moment, page), *_counts(moment)),
     )
 
 
@@ -115,13 +131,13 @@ def _provenance(kvm: Kvm) -> str:
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _sections(run: Run, moment: Moment, *, properties: bool) -> list[Section]:
+def _sections(run: Run, moment: Moment, changes: tuple[Change, ...], *, properties: bool) -> list[Section]:
     op = moment.op
     broken = _broken(moment.kvm) if properties and moment.at_end else None
     if op is None or moment.call is None:
         return [section for section in (_trackers(moment), broken) if section is not None]
     if op.step.errno is not None:
-        return [*_refused_sections(run, moment), *([broken] if broken is not None else [])]
+        return [*_refused_sections(run, moment, changes), *([broken] if broken is not None else [])]
     found = [_beliefs(moment), _chain(run, moment), _rests_on(moment), broken]
     return [section for section in found if section is not None]
 
@@ -291,10 +307,10 @@ def _rests_on(moment: Moment) -> Section | None:
     return Section("Rests on", " ".join(parts)) if parts else None
 
 
-def _refused_sections(run: Run, moment: Moment) -> list[Section]:
+def _refused_sections(run: Run, moment: Moment, changes: tuple[Change, ...]) -> list[Section]:
     op = moment.op
     assert op is not None, "a refusal is inside an operation"
-    found = [section for section in (_in_the_way(moment), _what_works(run, moment)) if section is not None]
+    found = [section for section in (_in_the_way(moment), _what_works(run, moment, changes)) if section is not None]
     late = any(cell.word == "zap" for cell in op.cells)
     if late:
         found.append(
@@ -336,13 +352,13 @@ def _bytes_text(first_gfn: int, end_gfn: int) -> str:
     return f"{hex_text(first_gfn << PAGE_SHIFT)} to {hex_text((end_gfn << PAGE_SHIFT) - 1)}"
 
 
-def _what_works(run: Run, moment: Moment) -> Section | None:
+def _what_works(run: Run, moment: Moment, changes: tuple[Change, ...]) -> Section | None:
     """List the smallest changes with which the engine accepts the call, and what it returns then."""
     op, call = moment.op, moment.call
     if op is None or call is None or op.step.refused_by is None:
         return None
     guard = op.step.refused_by
-    rows = [_row_of_change(_words(change), change.cost) for change in changes_that_work(op.before, call)]
+    rows = [_row_of_change(_words(change), change.cost) for change in changes]
     if guard.name == "external_user" and len(run) <= _LONG_RUN:
         other = run.up_to(moment.stop.op).on("v6_1", op.before.config)
         step = apply(other.end, call, record=False)
@@ -361,13 +377,9 @@ def _row_of_change(words: str, cost: str) -> tuple[RailCell, ...]:
     )
 
 
-def _first_change(moment: Moment) -> str:
+def _first_change(changes: tuple[Change, ...]) -> str:
     """Return the smallest change that works, for a screen on which the list is hidden."""
-    op, call = moment.op, moment.call
-    if op is None or call is None or op.step.refused_by is None:
-        return ""
-    change = next(iter(changes_that_work(op.before, call, most=1)), None)
-    return f" Would work: {_words(change)}{change.but}." if change is not None else ""
+    return f" Would work: {_words(changes[0])}{changes[0].but}." if changes else ""
 
 
 def _words(change: Change) -> str:

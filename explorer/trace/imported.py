@@ -72,6 +72,8 @@ class ImportedLog:
     """Lines of the log that were used."""
     gaps: tuple[Gap, ...]
     """Lines that were not used, with reason and text."""
+    compared: int
+    """Calls whose result the log shows, of all VMs."""
     disagreements: int
     """Of all VMs."""
     first_disagreement: Row | None
@@ -186,6 +188,7 @@ def import_log(
         operations=summary.operations,
         used=summary.used,
         gaps=tuple(gaps),
+        compared=replay.compared,
         disagreements=summary.disagreements,
         first_disagreement=summary.first_disagreements[0] if summary.first_disagreements else None,
         divergence=_divergence(kept, summary.first_disagreements),

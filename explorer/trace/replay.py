@@ -135,6 +135,11 @@ class Replay:
             self._doubt(row)
         return row
 
+    @property
+    def compared(self) -> int:
+        """How many operations so far have a result in the log."""
+        return self._operations - self._without_result
+
     def summary(self) -> Summary:
         """Return the counts."""
         machines = self.lift.machines

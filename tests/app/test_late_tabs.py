@@ -1,14 +1,17 @@
-"""The tabs KVMGT, Compare and Calls in the page: nothing while they are closed, and for the stop the page is at."""
+"""The tabs KVMGT, Compare, Calls and Over time: nothing while they are closed, and for the stop the page is at."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from explorer.app.dashboard import App
-from explorer.app.late_tabs import LATE_TABS, LateTab, choose_table
+from explorer.app.imports import read_log
+from explorer.app.late_tabs import LATE_TABS, OVER_TIME, LateTab, choose_space, choose_table
+from explorer.app.logs import show_log
 from explorer.app.state import initial_state, load
 from explorer.engine.types import ExplorerError
 from explorer.figures.dom import to_text
@@ -133,3 +136,64 @@ def test_the_story_s_tabs_can_be_drawn_at_every_stop() -> None:
         for op in range(len(state.run)):
             assert tab.message(state)["tab"] == name
             state = replace(state, stop=state.run.end_of(op))
+
+
+def test_slots_over_time_wait_for_the_room_there_is_and_then_come_once(page: Page) -> None:
+    (opened,) = page.says(t="tab", name=OVER_TIME)
+    assert "Slots over time" in to_text(opened["panel"])
+    assert "chart" not in opened, "the page does not know yet how large it can be"
+
+    (drawn,) = page.says(t="room", width=1000, height=500)
+    assert (drawn["chart"]["layout"]["width"], drawn["chart"]["layout"]["height"]) == (1000, 500)
+    assert "created by operation 1" in to_text(drawn["words"])
+    assert "panel" not in drawn, "the head is there"
+
+    (stepped,) = page.says(t="at", op=2, cell=0)
+    assert to_text(stepped["panel"]).splitlines()[-1].startswith("3 ")
+    assert not {"chart", "words"} & stepped.keys(), "a step moves the cursor, which is the page's"
+    (wider,) = page.says(t="room", width=1200, height=500)
+    assert wider["chart"]["layout"]["width"] == 1200
+
+
+def test_a_new_operation_and_another_theme_draw_the_chart_anew(page: Page) -> None:
+    page.says(t="tab", name=OVER_TIME)
+    page.says(t="room", width=1000, height=500)
+
+    assert "chart" in page.says(t="apply")[0]
+    assert "chart" in page.says(t="size", width=1920, map=1160, theme="dark")[0]
+
+
+def test_room_that_nobody_has_is_taken_for_the_nearest_that_somebody_has(page: Page) -> None:
+    page.says(t="tab", name=OVER_TIME)
+
+    (drawn,) = page.says(t="room", width=-5, height=1e9)
+
+    assert (drawn["chart"]["layout"]["width"], drawn["chart"]["layout"]["height"]) == (240, 4000)
+    page.says(t="tab", name="guards")
+    assert page.says(t="room", width=1000, height=500) == [], "the tab is closed"
+
+
+def test_the_address_space_shown_over_time_can_be_chosen(page: Page) -> None:
+    page.says(t="tab", name=OVER_TIME)
+
+    page.says(t="space", key="0")
+    assert page.app.state.view.space == 0
+
+    for bad in ("", "9", "-1", "x", "²"):
+        page.says(t="space", key=bad)
+        assert page.app.state.notice is not None
+        assert "is no address space of this VM" in page.app.state.notice.text
+        with pytest.raises(ExplorerError, match="expected a number below"):
+            choose_space(initial_state(), bad)
+
+
+def test_the_results_of_a_log_are_counted_where_the_log_is_shown_and_nowhere_else() -> None:
+    log = (Path(__file__).parents[2] / "assets/traces/own-fails/strace.log.gz").read_bytes()
+    shown = show_log(initial_state(), *read_log(log, name="a log", limit_bytes=1 << 20))
+    tab = LateTab()
+    tab.open(OVER_TIME)
+
+    text = to_text(tab.message(shown)["panel"])
+    assert "29 of 29 replayed as on 6.18" in text
+    assert "21" in text.splitlines()[-2]
+    assert "nothing was recorded" in to_text(tab.message(load("first-look", view=shown.view))["panel"])

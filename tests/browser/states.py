@@ -102,6 +102,15 @@ def compare(screen: Screen) -> None:
     until_tab_drawn(screen, "compare")
 
 
+def over_time(screen: Screen) -> None:
+    """Slots over time: a boot log of QEMU, at its call 52."""
+    screen.page.locator(".mx-import input[type=file]").set_input_files(BOOT_LOG)
+    screen.until_read(".mx-bar", "Every recorded result agrees.")
+    screen.page.locator(".mx-scrub").fill("51")
+    screen.press("7")
+    until_tab_drawn(screen, "over-time")
+
+
 def calls(screen: Screen) -> None:
     """The functions of a refused MOVE beside those that 6.12 was recorded to enter."""
     screen.tell("Rejected is not free").press("Enter").until_at(16, 7)
@@ -151,6 +160,7 @@ STATES: dict[str, Callable[[Screen], None]] = {
     "guards-6.1": guards_before_the_check,
     "kvmgt": kvmgt,
     "compare": compare,
+    "over-time": over_time,
     "calls": calls,
     "imported": imported,
     "talk": talk,

@@ -44,6 +44,11 @@ def states_of(screen: Screen) -> Iterator[str]:
         yield f"the tab {tab}"
     screen.tell("What happens to the watches").press("6")
     yield f"the tab {until_tab_drawn(screen, 'compare').text('.compare h2')}"
+    STATES["imported"](screen)
+    yield "a refused call to scale"
+    screen.press("7").until_read(".over-counts", "refused")
+    until_tab_drawn(screen, "over-time")
+    yield "slots over time"
     STATES["refused"](screen)
     lay_out_for_a_talk(screen)
     yield "a talk"

@@ -19,7 +19,7 @@ const SETTLE_AFTER = 140;
 const FOCUS_AFTER = 150; // the fields of the operation have been exchanged by then
 const LOST_AFTER = 5000;
 const REST_AFTER = 10_000; // without a hand on the page: no ping then, so that a session left alone counts as idle
-const GOING = new Set(["at", "ping", "size", "tab", "want"]); // messages of stepping, which a lost session needs not
+const GOING = new Set(["at", "ping", "room", "size", "tab", "want"]); // messages of stepping, which a lost session needs not
 const CONTROLS = [".mx-top", ".mx-compose", ".mx-map-tools"];
 const PLAY_STEP = 600;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
@@ -41,9 +41,11 @@ const TABS = [
   ["kernels", "Kernels"],
   ["kvmgt", "KVMGT"],
   ["compare", "Compare"],
-  ["calls", "Calls", 8],
-]; // name, title and key, where that is not its place
-const BY_MESSAGE = new Set(["kernels", "kvmgt", "compare", "calls"]); // Python draws them while they are open
+  ["over-time", "Over time"],
+  ["calls", "Calls"],
+];
+const OVER_TIME = "over-time";
+const BY_MESSAGE = new Set(["kernels", "kvmgt", "compare", OVER_TIME, "calls"]); // Python draws them while they are open
 const PARTS = [
   [".mx-top", "Story and machine"],
   [".mx-compose", "Next operation"],
@@ -59,7 +61,7 @@ const HELP = [
   ["N", "write a note at this stop; the notes of the run"],
   ["U", "undo zoom, focus or scale of the map; operations stay"],
   ["Enter", "apply the composed operation"],
-  ["1 to 6, 8", "tabs; in the opening, 1 to 3 are the answers"],
+  ["1 to 8", "tabs; in the opening, 1 to 3 are the answers"],
   ["PgDn PgUp", "next, previous beat of the guided story"],
   ["K", "attach or detach KVMGT"],
   ["V", "next kernel"],
@@ -179,7 +181,12 @@ function marker(symbol, size) {
   const path = new Path2D();
   const r = size / 2;
   const [kind] = symbol.split("-");
-  const corners = { diamond: [4, r * 1.3, 0], octagon: [8, r, Math.PI / 8], square: [4, r * 1.41, Math.PI / 4] }[kind];
+  const corners = {
+    diamond: [4, r * 1.3, 0],
+    octagon: [8, r, Math.PI / 8],
+    square: [4, r * 1.41, Math.PI / 4],
+    triangle: [3, r, Math.PI / 2],
+  }[kind];
   if (corners) {
     const [n, far, turn] = corners;
     for (let i = 0; i < n; i += 1) {
@@ -358,6 +365,57 @@ class Figure {
   }
 }
 
+// Slots over time: what a pointer is over are areas, and every place belongs to an operation.
+class TimeFigure extends Figure {
+  constructor(host, onOperation) {
+    super(host, () => {});
+    this.cursor = make("div", "mx-over-cursor");
+    this.cursor.hidden = true;
+    host.append(this.cursor);
+    host.addEventListener("click", (event) => {
+      const op = this.operationAt(event);
+      if (op !== null) onOperation(op);
+    });
+  }
+
+  draw(digest, spec) {
+    super.draw(digest, spec);
+    this.columns = spec.columns;
+    this.span = spec.span;
+    this.boxes = spec.boxes;
+    this.spots = { hovertext: spec.boxes.map((box) => box[4]) };
+  }
+
+  place(event) {
+    const box = this.plot.getBoundingClientRect();
+    const zoom = zoomOf(this.plot);
+    return [(event.clientX - box.left) / zoom, (event.clientY - box.top) / zoom];
+  }
+
+  nearest(event) {
+    const [x, y] = this.place(event);
+    return (this.boxes ?? []).findIndex(([x0, x1, y0, y1]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
+  }
+
+  operationAt(event) {
+    const [x, y] = this.place(event);
+    const found = (this.columns ?? []).find(([x0, x1, y0, y1]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
+    if (!found) return null;
+    const [x0, x1, , , first, last] = found;
+    return Math.min(first + Math.floor(((x - x0) * (last - first)) / (x1 - x0)), last - 1);
+  }
+
+  // The line at the end of an operation; a step moves it without asking Python.
+  point_at(op) {
+    const [x0, x1, , , first, last] = this.columns?.[0] ?? [];
+    this.cursor.hidden = x0 === undefined || op < first - 1 || op >= last;
+    if (this.cursor.hidden) return;
+    this.cursor.style.left = `${x0 + (Math.max(op - first + 0.5, 0) * (x1 - x0)) / (last - first)}px`;
+    this.cursor.style.top = `${this.span[0]}px`;
+    this.cursor.style.height = `${this.span[1] - this.span[0] + 4}px`;
+  }
+}
+
 // What lies between the page and its kernel.
 //   alive  it answers
 //   busy   it works on one thing for long
@@ -470,6 +528,7 @@ class Stage {
     this.reloading = false;
     this.reading = ""; // what is told while a log is on its way and read
     this.speed = 1;
+    this.charts = 0;
     this.marks = { broken: [], panels: [], told: {}, notes: [], first: false };
     this.skeleton();
   }
@@ -567,12 +626,12 @@ class Stage {
     const list = make("div", "mx-tablist");
     list.setAttribute("role", "tablist");
     this.panels = {};
-    TABS.forEach(([name, title, key], at) => {
+    TABS.forEach(([name, title], at) => {
       const tab = make("button", "mx-tab");
       tab.type = "button";
       tab.setAttribute("role", "tab");
       tab.dataset.tab = name;
-      tab.append(make("kbd", "", String(key ?? at + 1)), ` ${title}`);
+      tab.append(make("kbd", "", String(at + 1)), ` ${title}`);
       tab.addEventListener("click", () => this.choose(name));
       list.append(tab);
       const panel = (this.panels[name] = make("div", `mx-panel mx-panel-${name}`));
@@ -600,9 +659,28 @@ class Stage {
     this.panels.handoff.append(middle, this.ledger);
     this.kernels = { matrix: make("div"), eras: make("div") };
     this.panels.kernels.append(make("p", "empty", "Replaying the run on every kernel"), ...Object.values(this.kernels));
+    this.buildOverTime();
     this.tabs.append(bar, this.question, this.slide, this.strip, ...Object.values(this.panels));
     const asked = new URLSearchParams(location.search).get("tab");
     this.choose(TABS.some(([name]) => name === asked) && document.body.dataset.voila ? asked : this.tab);
+  }
+
+  buildOverTime() {
+    const host = make("div", "mx-figure mx-over-figure");
+    host.setAttribute("role", "img");
+    this.over = { head: make("div", "mx-over-head"), chart: host, words: make("div", "mx-over-words only-read") };
+    this.panels[OVER_TIME].append(...Object.values(this.over));
+    this.overTime = new TimeFigure(host, (op) => this.go([op, END]));
+    // How large the chart may be is known once its head stands, and changes with the messages above.
+    new ResizeObserver(() => this.tellRoom()).observe(host);
+  }
+
+  tellRoom() {
+    const { offsetWidth: width, offsetHeight: height } = this.over.chart;
+    const now = `${width}/${height}`;
+    if (this.tab !== OVER_TIME || !width || now === this.room || !this.over.head.childElementCount) return;
+    this.room = now;
+    this.say({ t: "room", width, height });
   }
 
   // -- a talk --------------------------------------------------------------------------------------
@@ -1168,6 +1246,7 @@ class Stage {
   hello(again = false) {
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
+    this.room = ""; // a kernel that is new has not heard it
     this.onTheWay = []; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
@@ -1406,9 +1485,9 @@ class Stage {
     this.root.dataset.kernels = done ? String(rev) : "busy";
   }
 
-  // The tabs KVMGT, Compare and Calls: a whole panel, for one stop. Focus stays where it was.
-  takeLate({ tab, rev, at, panel }) {
-    const host = this.panels[tab];
+  // The tabs KVMGT, Compare, Over time and Calls: a whole panel, for one stop. Focus stays where it was.
+  takeLate({ tab, rev, at, panel, chart, words }) {
+    const host = tab === OVER_TIME ? this.over.head : this.panels[tab];
     if (panel) {
       const held = host.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
       const folds = [...host.querySelectorAll("details")];
@@ -1425,6 +1504,16 @@ class Stage {
       if (list) this.toCurrentLine(list, scrolled);
     }
     this.lateOp = at[0];
+    if (chart) {
+      this.over.chart.setAttribute("aria-label", chart.says);
+      this.overTime.draw(`${rev} ${this.charts++}`, chart);
+      this.schedule();
+    }
+    if (words) this.put(this.over.words, words);
+    if (tab === OVER_TIME) {
+      this.tellRoom();
+      if (!this.overTime.digest) return; // it comes once the page has said how much room there is
+    }
     this.root.dataset.late = `${tab} ${rev} ${at.join(":")}`;
   }
 
@@ -1729,10 +1818,12 @@ class Stage {
     if (!this.plotly) return;
     await this.figure.settle(this.plotly);
     if (!this.arraysHost.hidden && this.tab === "handoff") await this.arrays.settle(this.plotly);
+    if (this.tab === OVER_TIME) await this.overTime.settle(this.plotly);
     this.root.dataset.pen = this.figure.host.dataset.pen;
   }
 
   drawTab(frame) {
+    if (this.tab === OVER_TIME) this.overTime.point_at(this.at[0]);
     if (BY_MESSAGE.has(this.tab)) return;
     this.show(this.tabNote, frame, `note-${this.tab}`);
     if (this.tab === "table") {
@@ -1904,6 +1995,7 @@ class Stage {
     else if (button.dataset.earlier !== undefined) this.say({ t: "earlier" });
     else if (button.dataset.pick) this.say({ t: "pick", key: button.dataset.pick });
     else if (button.dataset.test) this.say({ t: "test", key: button.dataset.test });
+    else if (button.dataset.space) this.say({ t: "space", key: button.dataset.space });
     else if (button.dataset.gpu) this.say({ t: "gpu", key: button.dataset.gpu });
     else if (button.dataset.why) this.askWhy(button.dataset.why, button.dataset.all !== undefined);
     else if (button.dataset.claim) {
@@ -2163,9 +2255,8 @@ class Stage {
   }
 
   digit(n) {
-    const tab = TABS.find(([, , key], at) => (key ?? at + 1) === n);
     if (this.asking && n <= 3) this.answer(n);
-    else if (tab) this.choose(tab[0]);
+    else if (TABS[n - 1]) this.choose(TABS[n - 1][0]);
     return true;
   }
 
