@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["Stage", "plotly_script"]
 
 _STATIC = resources.files("explorer.app") / "static"
+_PARTS = (
+    *("dom", "figures", "session"),
+    *("page", "talk", "sheets", "notes", "logs", "bars", "late", "moving", "drawing", "hands"),
+    "stage",
+)
+"""Files of the page's script in the order of reading. They are one script: a widget's module can import no file."""
 
 
 def plotly_script() -> bytes:
@@ -29,7 +35,7 @@ def plotly_script() -> bytes:
 class Stage(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
     """The drawing surface; ``on_message`` receives what the page says."""
 
-    _esm = (_STATIC / "stage.js").read_text(encoding="utf-8")
+    _esm = "\n".join((_STATIC / f"{part}.js").read_text(encoding="utf-8") for part in _PARTS)
     _css = stylesheet()
 
     def __init__(self, on_message: Callable[[dict[str, Any], list[memoryview]], None], **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Document trees: only known tags, and text from outside is text. Judge: the list in the page's own stage.js."""
+"""Document trees: only known tags, and text from outside is text. Judge: the list in the page's own dom.js."""
 
 import re
 from html.parser import HTMLParser
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from explorer.figures import dom
 from explorer.figures.dom import ATTRIBUTES, TAGS, el, glyph, rich, to_html
 
-(STAGE,) = (path.read_text(encoding="utf-8") for path in Path(dom.__file__).parents[1].rglob("stage.js"))
+(SCRIPT,) = (path.read_text(encoding="utf-8") for path in Path(dom.__file__).parents[1].rglob("dom.js"))
 
 
 def list_in_stage(name):
-    found = re.search(rf"const {name} = new Set\(\s*\((.*?)\)\.split", STAGE, re.DOTALL)
-    assert found is not None, f"stage.js has no list {name}"
+    found = re.search(rf"const {name} = new Set\(\s*\((.*?)\)\.split", SCRIPT, re.DOTALL)
+    assert found is not None, f"dom.js has no list {name}"
     return set("".join(re.findall(r'"([^"]*)"', found[1])).split())
 
 

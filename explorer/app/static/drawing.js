@@ -1,0 +1,135 @@
+// Drawing the stop the cursor is at: at most once in a frame of the browser.
+
+const Drawing = (Base) =>
+  class extends Base {
+    schedule() {
+      if (this.drawing) return;
+      this.drawing = requestAnimationFrame(() => {
+        this.drawing = null;
+        this.draw();
+      });
+    }
+
+    piece(frame, name) {
+      const digest = frame.p[name];
+      return digest === undefined ? undefined : this.pieces.get(digest);
+    }
+
+    put(host, tree) {
+      if (tree === undefined) host.replaceChildren();
+      else host.replaceChildren(build(tree));
+    }
+
+    // Put a tree unless it is the one already there. Focus inside survives: on the stop where we are it goes with us,
+    // elsewhere it stays on what it points at.
+    show(host, frame, name) {
+      const digest = frame.p[name];
+      if (host.dataset.digest === (digest ?? "none")) return;
+      host.dataset.digest = digest ?? "none";
+      const held = host.contains(document.activeElement) ? document.activeElement : null;
+      const here = held?.matches(".is-now, .is-current");
+      const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot, held.dataset.term];
+      this.put(host, this.piece(frame, name));
+      if (again) {
+        const same = [...host.querySelectorAll("[data-op],[data-slot],[data-term]")].find(
+          (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2] && e.dataset.term === again[3],
+        );
+        const now = host.querySelector(".tl-cell.is-now, .is-current");
+        const next = (here ? now : same) ?? now;
+        if (next) next.focus({ preventScroll: true });
+        else this.focus(); // what it was on is gone: the keys go on working
+      }
+    }
+
+    draw() {
+      const [op, cell] = this.at;
+      const frame = this.frames.get(this.key_of(this.at));
+      if (!frame) return;
+      const asking = frame.p.question !== undefined && this.asking;
+      this.root.dataset.question = asking ? "open" : "no";
+      this.frameBox().dataset.question = this.root.dataset.question;
+      this.show(this.mapHead, frame, "head");
+      this.show(this.timeBody, frame, "timeline");
+      this.show(this.rail, frame, "rail");
+      this.drawMarks();
+      this.show(this.because, frame, "because");
+      this.show(this.slide, frame, "slide");
+      this.show(this.caption, frame, "caption");
+      this.wordsOf = frame;
+      if (this.carded && !this.carded.isConnected) this.hideCard();
+      this.figure.draw(frame.p.map, this.piece(frame, "map"));
+      const { windows, line, parts } = this.piece(frame, "map");
+      Object.assign(this, { windows, line, parts });
+      if (asking) {
+        this.show(this.question, frame, "question");
+      } else {
+        this.drawTab(frame);
+      }
+      this.scrub.value = String(op);
+      this.mapBody.setAttribute("aria-label", frame.s);
+      this.live.textContent = frame.s;
+      this.root.dataset.op = String(op);
+      this.root.dataset.cell = String(cell);
+      this.root.dataset.rev = String(this.rev);
+      this.root.dataset.pen = "sketch";
+      if (!this.wanted) this.root.dataset.state = "ready";
+      this.wait.remove();
+      this.scrollTimeline();
+      if (!this.started) (globalThis.requestIdleCallback ?? setTimeout)(() => this.start(), { timeout: 1000 });
+      clearTimeout(this.settling);
+      this.settling = setTimeout(() => this.settle(), SETTLE_AFTER);
+    }
+
+    // At rest plotly draws what was sketched.
+    async settle() {
+      if (!this.plotly) return;
+      await this.figure.settle(this.plotly);
+      if (!this.arraysHost.hidden && this.tab === "handoff") await this.arrays.settle(this.plotly);
+      if (this.tab === OVER_TIME) await this.overTime.settle(this.plotly);
+      this.root.dataset.pen = this.figure.host.dataset.pen;
+    }
+
+    drawTab(frame) {
+      if (this.tab === OVER_TIME) this.overTime.point_at(this.at[0]);
+      if (BY_MESSAGE.has(this.tab)) return;
+      this.show(this.tabNote, frame, `note-${this.tab}`);
+      if (this.tab === "table") {
+        this.show(this.panels.table, frame, "table");
+        return;
+      }
+      this.show(this.strip, frame, "strip");
+      if (this.tab === "guards") {
+        this.show(this.panels.guards, frame, "guards");
+        return;
+      }
+      this.show(this.fields, frame, "fields");
+      this.drawOnlyChanges();
+      this.show(this.ledger, frame, "ledger");
+      const spec = this.piece(frame, "arrays");
+      this.arraysHost.hidden = spec === undefined;
+      if (spec) this.arrays.draw(frame.p.arrays, spec);
+    }
+
+    showOnlyChanges() {
+      this.root.dataset.only = this.root.dataset.only === "changes" ? "all" : "changes";
+      this.onlyKey.setAttribute("aria-pressed", String(this.root.dataset.only === "changes"));
+      this.schedule();
+    }
+
+    // Rows that this step does not change are hidden by the stylesheet; a table without any row says so.
+    drawOnlyChanges() {
+      const table = this.fields.querySelector(".fields:not(.effects)");
+      const changed = table?.querySelector("tr.is-changed");
+      this.unchanged.hidden = this.root.dataset.only !== "changes" || !table || changed !== null;
+    }
+
+    scrollTimeline() {
+      const now = this.timeBody.querySelector(".tl-cell.is-now, .tl-node.is-current");
+      const line = this.timeBody.querySelector(".tl-line");
+      const track = this.timeBody.querySelector(".tl-track");
+      if (track) track.classList.toggle("is-tight", track.clientWidth / track.children.length < 56);
+      if (now && line && line.scrollWidth > line.clientWidth) {
+        line.scrollLeft = now.offsetLeft - line.clientWidth / 2;
+      }
+    }
+  };
