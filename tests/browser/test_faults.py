@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from screen import PATIENCE_SECONDS, ROOT, Screen, serving
 from test_bad_input import send
-from test_sessions import kernel_of, until_addressed
+from test_sessions import at_a_step_between_drawn_ones, kernel_of
 from wire import Wire, wired
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ def visits(browser: Browser) -> Iterator[Callable[[str], Screen]]:
 
 
 def at_a_step(screen: Screen) -> Screen:
-    """Apply the newcomer's MOVE and go back one step, so that the address holds a step inside an operation."""
-    screen.press("3").until_at(12, 9).press("Shift+ArrowLeft").until_at(12, 8)
-    until_addressed(screen, "at=13.9")
-    return screen
+    """Apply the newcomer's MOVE and go to a step inside it, which the address holds."""
+    screen.press("3").until_at(12, 9)
+    return at_a_step_between_drawn_ones(screen)
 
 
 def until_alive(screen: Screen) -> Screen:
@@ -148,7 +147,7 @@ def test_a_reload_waits_for_the_server(visits: Callable[[str], Screen]) -> None:
 
 
 def test_a_tab_that_nobody_used_for_the_idle_time_says_so_to_who_returns(visits: Callable[[str], Screen]) -> None:
-    with serving("--idle", "0.2") as address:
+    with serving("--idle", "0.1") as address:
         screen = at_a_step(visits(address))
         kernel = kernel_of(screen)
 

@@ -39,7 +39,8 @@ def choose_by_keyboard(screen: Screen, cls: str, beginning: str) -> None:
     assert there >= 0, f"no choice begins with {beginning!r}"
     revision = screen.revision
     arrow = "ArrowDown" if there > here else "ArrowUp"
-    screen.press("Space", *[arrow] * abs(there - here), "Enter").until_drawn_anew(revision)
+    screen.press("Space").page.wait_for_selector("select:open", state="attached")
+    screen.press(*[arrow] * abs(there - here), "Enter").until_drawn_anew(revision)
     screen.press("Escape")
 
 

@@ -30,6 +30,14 @@ def until_addressed(screen: Screen, words: str) -> str:
     return screen.page.url
 
 
+def at_a_step_between_drawn_ones(screen: Screen) -> Screen:
+    """Go from the end of the newcomer's MOVE back to its step 9, whose neighbours can be drawn without the kernel."""
+    screen.press("Shift+ArrowLeft").until_at(12, 8).press("Shift+ArrowLeft").until_at(12, 7)
+    screen.press("Shift+ArrowRight").until_at(12, 8)
+    until_addressed(screen, "at=13.9")
+    return screen
+
+
 def test_a_page_that_is_closed_ends_its_kernel(screen: Screen) -> None:
     kernel = kernel_of(screen)
 
@@ -65,8 +73,7 @@ def test_an_address_that_cannot_be_read_opens_the_story_and_says_so(
 
 
 def test_a_dead_kernel_announces_itself_and_a_reload_returns_to_the_step(screen: Screen) -> None:
-    screen.press("3").until_at(12, 9).press("Shift+ArrowLeft").until_at(12, 8)
-    until_addressed(screen, "at=13.9")
+    at_a_step_between_drawn_ones(screen.press("3").until_at(12, 9))
 
     kernel_of(screen).kill()
 

@@ -76,9 +76,19 @@ def test_play_has_a_speed_and_stops_at_a_violation_until_told_to_go_on(screen: S
     assert screen.root.get_attribute("data-speed") == "4"
     screen.press("Space").until_at(16, 9)
 
-    screen.press("Space").until_at(17, 0)
+    # On through the detaching, into the MOVE that is composed behind it.
+    screen.press("Space").until_at(18, 9)
     screen.press("[", "[", "[", "[", "[", "[")
     assert screen.root.get_attribute("data-speed") == "0.25"
+
+
+def test_play_ends_at_the_end_and_a_step_beyond_it_stays_there(screen: Screen) -> None:
+    screen.press("]", "]", "]", "Space").until_at(12, 9)
+    assert screen.root.get_attribute("data-playing") == "no"
+
+    screen.press("Shift+ArrowRight", "ArrowRight", "Shift+ArrowRight").ready()
+    assert screen.at == (12, 9)
+    screen.press("Shift+ArrowLeft").until_at(12, 8)
 
 
 def test_play_stops_where_a_check_refuses(screen: Screen) -> None:

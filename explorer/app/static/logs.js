@@ -24,6 +24,7 @@ const Logs = (Base) =>
       const row = make("div", "mx-import-row");
       row.append(
         button("Replay", () => {
+          paste.scrollTop = 0;
           if (paste.value.trim()) this.upload(new Blob([paste.value]), "pasted text");
           else this.tell("Nothing is pasted yet.", "error");
         }),

@@ -13,12 +13,13 @@ const Moving = (Base) =>
       return `${stop[0]}:${stop[1]}`;
     }
 
-    // Go to a stop; a cell beyond the last means the end of the operation.
+    // Go to a stop; a cell beyond the last means the end of the operation, an operation beyond the last that of the run.
     go(stop, { report = true } = {}) {
       const last = this.ghost ? this.ops : this.ops - 1;
       const op = Math.min(Math.max(stop[0], -1), last);
+      const cell = stop[0] > last ? END : stop[1];
       const n = op < 0 ? 1 : this.cells.get(op);
-      const target = n === undefined ? [op, stop[1]] : [op, op < 0 ? 0 : Math.min(Math.max(stop[1], 0), n - 1)];
+      const target = n === undefined ? [op, cell] : [op, op < 0 ? 0 : Math.min(Math.max(cell, 0), n - 1)];
       if (!this.frames.has(this.key_of(target))) {
         if (this.session.state === "gone") {
           this.tell("That step was not drawn before the session was lost. A reload has it.", "error");
