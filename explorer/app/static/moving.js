@@ -100,10 +100,11 @@ const Moving = (Base) =>
 
     tellPlace() {
       const now = this.key_of(this.at);
-      if (now === this.reported) return;
-      this.reported = now;
-      this.say({ t: "at", rev: this.rev, op: this.at[0], cell: this.at[1] });
-      this.writeAddress();
+      if (now !== this.reported) {
+        this.reported = now;
+        this.say({ t: "at", rev: this.rev, op: this.at[0], cell: this.at[1] });
+      }
+      this.writeAddress(); // an answer that came meanwhile may have written the stop between
     }
 
     toggle() {
