@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 def kernel_of(screen: Screen) -> psutil.Process:
