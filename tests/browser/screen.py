@@ -10,7 +10,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from explorer.cli.serve import free_port
@@ -18,7 +18,7 @@ from explorer.cli.serve import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 40
@@ -26,14 +26,33 @@ PATIENCE_SECONDS = 40
 _KINDS_OF_COMPLAINT = ("error",)
 
 
-_CONTEXTS: WeakKeyDictionary[Browser, BrowserContext] = WeakKeyDictionary()
+class Tabs:
+    """The tabs of one browser, in one window's profile.
 
+    A tab that is left is used again: opening a window takes as long as loading the dashboard. What is loaded in it is
+    loaded anew, with a kernel of its own.
+    """
 
-def _context_of(browser: Browser) -> BrowserContext:
-    """Return the context of a browser's pages: the second one that opens has the scripts of the first."""
-    if browser not in _CONTEXTS:
-        _CONTEXTS[browser] = browser.new_context()
-    return _CONTEXTS[browser]
+    _of: ClassVar[WeakKeyDictionary[Browser, Tabs]] = WeakKeyDictionary()
+
+    def __init__(self, browser: Browser) -> None:
+        self._context = browser.new_context()
+        self._left: list[Page] = []
+
+    @classmethod
+    def of(cls, browser: Browser) -> Tabs:
+        if browser not in cls._of:
+            cls._of[browser] = cls(browser)
+        return cls._of[browser]
+
+    def take(self) -> Page:
+        return self._left.pop() if self._left else self._context.new_page()
+
+    def leave(self, page: Page) -> None:
+        """Leave what a tab shows, as a person does, so that its kernel is ended."""
+        page.mouse.move(0, 0)
+        page.goto("about:blank")
+        self._left.append(page)
 
 
 @contextmanager
@@ -78,35 +97,45 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 class Screen:
     """One page with the dashboard."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, tabs: Tabs | None = None) -> None:
         self.page = page
+        self._tabs = tabs
+        self._page_errors = lambda error: self.complaints.append(str(error))
         self.complaints: list[str] = []
         self.requests_outside: list[str] = []
         page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", self._page_errors)
         page.on("request", self._on_request)
 
     @classmethod
     def open(cls, browser: Browser, url: str, size: tuple[int, int], **media: Any) -> Screen:
         """Open a page and wait until the picture is there; motion is reduced unless asked for."""
-        return cls.visit(_context_of(browser).new_page(), url, size, **media).ready()
+        tabs = Tabs.of(browser)
+        return cls.visit(tabs.take(), url, size, tabs=tabs, **media).ready()
 
     @classmethod
-    def visit(cls, page: Page, url: str, size: tuple[int, int], **media: Any) -> Screen:
+    def visit(cls, page: Page, url: str, size: tuple[int, int], *, tabs: Tabs | None = None, **media: Any) -> Screen:
         """Go to an address without waiting for a dashboard."""
         page.set_default_timeout(PATIENCE_SECONDS * 1000)
         page.set_viewport_size({"width": size[0], "height": size[1]})
-        page.emulate_media(**{"reduced_motion": "reduce", **media})
-        screen = cls(page)
+        page.emulate_media(**{"reduced_motion": "reduce", "color_scheme": "light", **media})
+        screen = cls(page, tabs)
         page.goto(url, wait_until="domcontentloaded")
         return screen
 
     def close(self) -> None:
-        """Close the page as a person does, so that its kernel is ended."""
-        if not self.page.is_closed():
-            self.page.on("dialog", lambda dialog: dialog.accept())  # JupyterLab asks whether to leave
-            with self.page.expect_event("close"):
-                self.page.close(run_before_unload=True)
+        """Close the page, or leave it for the next one; both end its kernel."""
+        if self.page.is_closed():
+            return
+        self.page.remove_listener("console", self._on_console)
+        self.page.remove_listener("pageerror", self._page_errors)
+        self.page.remove_listener("request", self._on_request)
+        if self._tabs is not None:
+            self._tabs.leave(self.page)
+            return
+        self.page.on("dialog", lambda dialog: dialog.accept())  # JupyterLab asks whether to leave
+        with self.page.expect_event("close"):
+            self.page.close(run_before_unload=True)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in _KINDS_OF_COMPLAINT:

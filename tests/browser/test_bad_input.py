@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 LOG = ROOT / "assets/traces/own-walk-good/strace.log.gz"
 LIMIT = 64 << 20

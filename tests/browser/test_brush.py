@@ -10,7 +10,7 @@ from states import STATES, lay_out_for_a_talk
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 VGA = (0xFD000000, 0xFE000000)
 """Where the layout q72-pc-3584M has its frame buffer, 16 MiB of it, as bytes."""

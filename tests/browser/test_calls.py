@@ -10,7 +10,7 @@ from states import moved_with_a_tracker, until_tab_drawn
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 IN_SIGHT = """() => { const list = document.querySelector('.call-lines').getBoundingClientRect();
     const line = document.querySelector('.call-lines li.is-now').getBoundingClientRect();

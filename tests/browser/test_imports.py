@@ -10,7 +10,7 @@ from screen import ROOT
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 LOGS = ROOT / "assets/traces/q72-pc-firmware"
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 STORY = "KVMGT from inside"
 LAST = 24

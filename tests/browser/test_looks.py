@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 NOTHING = ([], [], [], 0)
 

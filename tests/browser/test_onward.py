@@ -9,7 +9,7 @@ import pytest
 from explorer.live import Device, DeviceError
 from explorer.share import FORMATS
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 SIZES = [(1920, 1080), (1366, 768)]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 def test_a_click_on_the_chart_goes_to_its_operation_and_a_step_moves_the_line(screen: Screen) -> None:

@@ -20,7 +20,7 @@ from explorer.engine.events import MappingsZapped, ReadersDrained
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 LINE = (
     "ioctl(9, KVM_SET_USER_MEMORY_REGION, {slot=4, flags=0, guest_phys_addr=0xc0800, memory_size=131072,"

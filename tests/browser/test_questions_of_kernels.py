@@ -18,7 +18,7 @@ from explorer.scenarios import load_scenario
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 REFUSED = "\N{MINUS SIGN}EINVAL"
 INVERTED, WATCHES = "inverted-check", "watches-lost"

@@ -23,7 +23,7 @@ from explorer.scenarios import load_scenario
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 TO = 0xD0001
 SLOT = 10

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 def kernel_of(screen: Screen) -> psutil.Process:
@@ -41,7 +41,8 @@ def at_a_step_between_drawn_ones(screen: Screen) -> Screen:
 def test_a_page_that_is_closed_ends_its_kernel(screen: Screen) -> None:
     kernel = kernel_of(screen)
 
-    screen.close()
+    with screen.page.expect_event("close"):
+        screen.page.close(run_before_unload=True)
 
     kernel.wait(PATIENCE_SECONDS)
     assert not kernel.is_running()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 LEAST = {(1920, 1080): 24, (1366, 768): 20}
 """Pixels of the smallest type, by size of the screen."""

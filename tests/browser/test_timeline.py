@@ -10,7 +10,7 @@ from test_keyboard import choose_by_keyboard
 if TYPE_CHECKING:
     from screen import Screen
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 def moved_before_the_patch(screen: Screen) -> Screen:
