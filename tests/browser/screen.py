@@ -46,7 +46,11 @@ class Tabs:
         return cls._of[browser]
 
     def take(self) -> Page:
-        return self._left.pop() if self._left else self._context.new_page()
+        if not self._left:
+            return self._context.new_page()
+        page = self._left.pop()
+        page.bring_to_front()  # a drop-down of a tab behind another one does not open
+        return page
 
     def leave(self, page: Page) -> None:
         """Leave what a tab shows, as a person does, so that its kernel is ended."""

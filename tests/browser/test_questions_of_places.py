@@ -46,6 +46,7 @@ def test_question_20_where_is_there_room_for_a_16_mib_slot_below_4_gib(hands: Ha
     assert screen.root.get_attribute("data-question") == "open", "typing moves nothing"
     screen.press("Enter").until_read(".mx-bar", f"16 MiB fit at {room:#x}")
     screen.page.locator(".mx-found").wait_for(state="hidden")
+    screen.until_read(".mx-map-head", "0x")
     shown = [int(text, 16) for text in re.findall(r"0x[0-9a-f]+", screen.text(".mx-map-head"))[:2]]
     assert shown[0] < room < room + 16 * MIB - 1 < shown[1]
 
