@@ -81,7 +81,6 @@ const Hands = (Base) =>
           this.toggle();
           return true;
         case "Enter":
-          this.tellPlace();
           this.say({ t: "apply" });
           return true;
         case "Escape":
@@ -155,7 +154,6 @@ const Hands = (Base) =>
         case "v":
         case "i":
         case "u":
-          this.tellPlace();
           this.say({ t: "key", key: event.key });
           return true;
         case "b":

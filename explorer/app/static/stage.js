@@ -41,7 +41,10 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
 
   // Send to Python; a channel that is closed is a lost session, not an error for the console. Who wants more of a
   // lost session than stepping is led to the way back.
+  //
+  // Whatever is asked for is meant at the stop a person sees, so Python hears of the stop first.
   say(message, buffers = []) {
+    if (!GOING.has(message.t) && this.rev >= 0) this.tellPlace();
     if (this.session.state !== "gone") {
       try {
         this.model.send(message, undefined, buffers);
