@@ -94,7 +94,7 @@ def counts_of(run: Run, log: Recorded | None) -> tuple[Count, ...]:
 
 def _results(log: Recorded | None) -> Count:
     if log is None:
-        return Count("results that agree", "none", "nothing was recorded")
+        return Count("results that agree", "–", "nothing was recorded")
     of = "" if log.vms == 1 else f", {log.vms} VMs"
     return Count(
         "results that agree",

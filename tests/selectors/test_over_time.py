@@ -126,7 +126,7 @@ def test_the_counts_keep_their_zeros_and_say_where_results_are_from():
         "no effect": ("0", ""),
         "refused": ("1", ""),
         "live at the end": ("2", ""),
-        "results that agree": ("none", "nothing was recorded"),
+        "results that agree": ("–", "nothing was recorded"),
     }
     log = Recorded(compared=5, differ=2, vms=3, kernel="6.18")
     told = {count.word: count for count in select_over_time(run, Stop(4, 0), log=log).counts}
