@@ -13,7 +13,7 @@ from explorer.app.state import (
     load,
     with_ghost,
 )
-from explorer.engine.commands import format_command, parse_command
+from explorer.engine.commands import parse_command
 from explorer.engine.types import ExplorerError
 from explorer.history import Run, Stop
 from explorer.history.machine import Machine
@@ -26,12 +26,7 @@ def to_link(state: AppState) -> dict[str, str]:
     """Return the state as the parameters of an address: a story and a place, or machine, operations and place."""
     if _is_told(state):
         return pack_story(state.source, state.stop) if not state.question or state.earlier is not None else {}
-    return pack(
-        machine=state.machine,
-        commands=tuple(format_command(c) for c in state.run.commands),
-        stop=state.stop,
-        title=state.title,
-    )
+    return pack(machine=state.machine, commands=state.run.commands, stop=state.stop, title=state.title)
 
 
 def _is_told(state: AppState) -> bool:

@@ -302,12 +302,14 @@ class App:
     def _give(self, message: dict[str, Any]) -> None:
         """Send the frames a page asks for, unless they are of a state that is gone.
 
-        One stop is where a person goes; several are where they may go next, and wait until nothing else is to do.
+        Where a person goes comes at once, and what was asked for ahead of the stop they leave is not wanted any more.
+        Where they may go next waits until nothing else is to do.
         """
         stops = [Stop(int(op), int(cell)) for op, cell in message.get("stops", [])][:_MOST_WANTED]
         if message.get("rev") != self.state.revision or not stops:
             return
-        if len(stops) == 1:
+        if not message.get("ahead"):
+            self._ahead.clear()
             self._send_frames(stops)
             return
         waiting = bool(self._ahead)
@@ -350,6 +352,7 @@ class App:
 
     def _follow(self, stop: Stop) -> None:
         """Follow the page's cursor; beyond the end it applies the composed operation."""
+        self._builder.visit(stop)
         if stop != self.state.stop:
             self._change(actions.step_to, stop, mode="follow")
 

@@ -1,15 +1,14 @@
 """A stop of a run as the stage receives it: each panel a piece of JSON, sent once however often it returns.
 
 A frame names its panels by digest; panels that look the same at several stops are one piece. The stage
-keeps the pieces it has, so a step back costs nothing and a step ahead only what is new.
+keeps the pieces it has, so a step back costs nothing and a step ahead only what is new. `pieces` says for how long.
 """
 
 from __future__ import annotations
 
-import json
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from explorer.app.pieces import BUDGET, Pieces
 from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
 from explorer.explain.xray import changes_at
@@ -87,13 +86,19 @@ class _KeptTable(NamedTuple):
 
 
 class FrameBuilder:
-    """Builds frames for one state and remembers which pieces were sent."""
+    """Builds frames for one state and remembers which pieces were sent.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    budget
+        Characters of pieces that are kept, here and on the page.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
         """Start with nothing built and nothing sent."""
         self._state: AppState | None = None
         self._frames: dict[Stop, Frame] = {}
-        self._pieces: dict[str, str] = {}
+        self._pieces = Pieces(budget)
         self._kept_table: _KeptTable | None = None
         self._tab = ""
         self._glossaries: dict[str, str] = {}
@@ -126,18 +131,35 @@ class FrameBuilder:
             found = self._frames[stop] = self._build(stop)
         return found
 
+    def visit(self, stop: Stop) -> None:
+        """Hear that a person looks at a stop: what is shown is the last to be forgotten."""
+        found = self._frames.get(stop)
+        if found is not None:
+            self._pieces.use(found.panels.values())
+
     def message(self, stops: list[Stop]) -> dict[str, Any]:
-        """Return the message that brings frames and the pieces the stage does not have yet."""
+        """Return the message that brings frames and the pieces the stage does not have yet, and says which go."""
         frames, pieces = {}, {}
         for stop in stops:
             frame = self.frame(stop)
+            self._pieces.use(frame.panels.values())
             frames[frame.key] = {"p": frame.panels, "n": frame.cells, "s": frame.speech, "h": frame.stops_play}
             for digest in frame.panels.values():
                 if digest not in self.sent:
                     self.sent.add(digest)
                     pieces[digest] = self._pieces[digest]
         assert self._state is not None, "a builder is used for a state first"
-        return {"t": "frames", "rev": self._state.revision, "frames": frames, "pieces": pieces}
+        message = {"t": "frames", "rev": self._state.revision, "frames": frames, "pieces": pieces}
+        gone = self._forget_oldest()
+        return message | {"gone": gone} if gone else message
+
+    def _forget_oldest(self) -> list[str]:
+        gone = self._pieces.forget_oldest()
+        if gone:
+            lost = set(gone)
+            self.sent -= lost
+            self._frames = {s: frame for s, frame in self._frames.items() if lost.isdisjoint(frame.panels.values())}
+        return gone
 
     # -- building --------------------------------------------------------------------------------
 
@@ -183,7 +205,7 @@ class FrameBuilder:
         for name in _WITH_TERMS:
             if name in panels:
                 panels[name] = with_terms(panels[name], profile)
-        names = {name: self._piece(panel) for name, panel in panels.items() if panel is not None}
+        names = {name: self._pieces.add(panel) for name, panel in panels.items() if panel is not None}
         names["words"] = self._words(profile)
         cells = len(moment.op.cells) if moment.op is not None else 1
         refused = moment.op is not None and moment.op.cells[moment.stop.cell].refused
@@ -255,15 +277,9 @@ class FrameBuilder:
 
     def _words(self, profile: KernelProfile) -> str:
         """Return the digest of the glossary, which is the same at every stop on a kernel."""
-        if profile.name not in self._glossaries:
-            self._glossaries[profile.name] = self._piece(glossary_panel(profile))
+        if self._glossaries.get(profile.name) not in self._pieces:
+            self._glossaries[profile.name] = self._pieces.add(glossary_panel(profile))
         return self._glossaries[profile.name]
-
-    def _piece(self, panel: Any) -> str:
-        text = json.dumps(panel, separators=(",", ":"), ensure_ascii=False)
-        digest = blake2b(text.encode(), digest_size=9).hexdigest()
-        self._pieces[digest] = text
-        return digest
 
 
 def _head(view: GpaMapView, sentence: str) -> Node:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from explorer.engine.commands import format_command
 from explorer.engine.config import VmConfig
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.history import Stop
 from explorer.history.machine import Machine
+
+if TYPE_CHECKING:
+    from explorer.engine.commands import Command
 
 __all__ = ["Link", "LinkError", "StoryLink", "pack", "pack_story", "place_of", "unpack", "unpack_story"]
 
@@ -70,7 +74,7 @@ def _place(stop: Stop) -> str:
     return f"{stop.op + 1}.{stop.cell + 1}"
 
 
-def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str) -> dict[str, str]:
+def pack(*, machine: Machine, commands: tuple[Command, ...], stop: Stop, title: str) -> dict[str, str]:
     """Return the parameters of an address; empty for a run too long for one."""
     if len(commands) > _LONG_RUN:
         return {}
@@ -86,7 +90,8 @@ def pack(*, machine: Machine, commands: tuple[str, ...], stop: Stop, title: str)
         )
         if on
     )
-    packed = base64.urlsafe_b64encode(zlib.compress("\n".join(commands).encode(), 9)).decode().rstrip("=")
+    text = "\n".join(format_command(command) for command in commands)
+    packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
     return {
         "v": VERSION,
         "k": machine.profile,

@@ -74,7 +74,7 @@ def test_several_stops_come_one_by_one_and_all_of_them(page: Page) -> None:
     (plan,) = page.says(HELLO)
     wanted = [[op, 10**6] for op in (10, 9, 8, 7)]
 
-    answers = page.says({"t": "want", "rev": plan["rev"], "stops": wanted})
+    answers = page.says({"t": "want", "rev": plan["rev"], "stops": wanted, "ahead": True})
 
     assert [len(answer["frames"]) for answer in answers] == [1, 1, 1, 1]
     assert [next(iter(answer["frames"])).split(":")[0] for answer in answers] == ["10", "9", "8", "7"]

@@ -8,6 +8,7 @@ once the keys rest, and is not timed. Motion is switched off, as a person may; s
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -63,12 +64,49 @@ _DRAWN = """
 _COUNT = """
 () => {
   const root = document.querySelector(".mx");
-  window.__pictures = 0;
+  const held = (window.__held = { pictures: 0, pressed: 0, painted: 0 });
   window.__counting?.disconnect();
-  window.__counting = new MutationObserver(() => (window.__pictures += 1));
+  window.__counting = new MutationObserver(() => {
+    held.pictures += 1;
+    requestAnimationFrame(() => {
+      const painted = new MessageChannel();
+      painted.port1.onmessage = () => (held.painted = performance.now());
+      painted.port2.postMessage(null);
+    });
+  });
   window.__counting.observe(root, { attributes: true, attributeFilter: ["data-op"] });
+  addEventListener("keydown", (event) => (held.pressed = event.timeStamp), { capture: true });
 }
 """
+_LAST = "() => window.__held.painted > window.__held.pressed && window.__held"
+_SCRUB = """
+async (op) => {
+  const root = document.querySelector(".mx");
+  const scrub = document.querySelector(".mx-scrub");
+  const there = () => root.dataset.state === "ready" && root.dataset.op === String(op);
+  const begun = performance.now();
+  scrub.value = String(op);
+  scrub.dispatchEvent(new Event("input", { bubbles: true }));
+  await new Promise((resolve) => {
+    const watch = () => there() && (watcher.disconnect(), resolve());
+    const watcher = new MutationObserver(watch);
+    watcher.observe(root, { attributes: true });
+    watch();
+  });
+  await new Promise((resolve) =>
+    requestAnimationFrame(() => {
+      const painted = new MessageChannel();
+      painted.port1.onmessage = resolve;
+      painted.port2.postMessage(null);
+    }),
+  );
+  return performance.now() - begun;
+}
+"""
+_SCRUB_STOPS = 40
+_SEED = 62_227
+_SCRUB_MILLISECONDS = 200
+_SCRUB_PACES = {"a glance at each": 250, "dragged": 50, "no rest": 0}
 _HELD_PRESSES = 500
 _HELD_SECONDS = 1 / 30
 """From one repeat of a held key to the next, as keyboards do it."""
@@ -119,6 +157,14 @@ class Hand:
             painted = self.page.wait_for_function("window.__milliseconds", polling=20)
             self.taken.setdefault((case, pace), []).append(float(painted.json_value()))
 
+    def scrub(self, pace: str, stops: list[int]) -> list[float]:
+        """Drag the scrubber to operations; return the milliseconds to each picture."""
+        taken = []
+        for op in stops:
+            self.page.wait_for_timeout(_SCRUB_PACES[pace])
+            taken.append(float(self.page.evaluate(_SCRUB, op)))
+        return taken
+
     def hold(self, key: str) -> tuple[float, float]:
         """Hold a key; return the pictures a second, and the milliseconds from its last repeat to the last picture."""
         self.page.evaluate(_COUNT)
@@ -126,12 +172,12 @@ class Hand:
         for _ in range(_HELD_PRESSES):
             sleep(max(0.0, due - monotonic()))
             due += _HELD_SECONDS
-            pressed = monotonic()
             self.page.keyboard.down(key)
         self.page.keyboard.up(key)
         self.page.wait_for_selector(".mx[data-state=ready][data-playing=no]")
         ended = monotonic()
-        return float(self.page.evaluate("window.__pictures")) / (ended - begun), 1000 * (ended - pressed)
+        held = self.page.wait_for_function(_LAST, polling=20).json_value()
+        return held["pictures"] / (ended - begun), held["painted"] - held["pressed"]
 
     def _change(self, action: Callable[[], object]) -> None:
         """Do what changes all pictures, and wait for them."""
@@ -161,9 +207,12 @@ def measure_steps(browser: Browser, server: Server, size: dict[str, int], rounds
     note("holding a key in the log")
     hand.jump("Home")
     held = [hand.hold("ArrowRight") for _ in range(rounds)]
+    note("scrubbing through the log")
+    scrubbed = list(_scrubbed(hand, rounds))
     megabytes = float(hand.page.evaluate("performance.memory.usedJSHeapSize")) / 1e6
     hand.page.context.close()
     yield Report("Steps: from a key to the painted picture", tuple(_rows(values)))
+    yield Report(f"The scrubber, to places of a {_LOG_NAME} that were never drawn", tuple(scrubbed))
     what = f"{_HELD_PRESSES} operations of a {_LOG_NAME}"
     yield Report(
         "A key held down, 30 repeats a second",
@@ -174,6 +223,17 @@ def measure_steps(browser: Browser, server: Server, size: dict[str, int], rounds
             Row(f"import of the {_LOG_NAME}", "s", (imported,), at_most(_IMPORT_SECONDS)),
         ),
     )
+
+
+def _scrubbed(hand: Hand, rounds: int) -> Iterator[Row]:
+    """Iterate over the rows of the scrubber; every place is a new one."""
+    last = int(hand.page.locator(".mx-scrub").get_attribute("max") or 0)
+    places = iter(Random(_SEED).sample(range(last), 10_000))  # noqa: S311 - places, not secrets
+    for pace in _SCRUB_PACES:
+        taken = [hand.scrub(pace, [next(places) for _ in range(_SCRUB_STOPS)]) for _ in range(rounds)]
+        for name, share, target in (("median", 0.5, None), ("p95", 0.95, at_most(_SCRUB_MILLISECONDS))):
+            values = tuple(percentile(times, share) for times in taken)
+            yield Row(f"{pace}, {name} of {_SCRUB_STOPS} places", "ms", values, target)
 
 
 def _stories(hand: Hand) -> None:

@@ -41,16 +41,16 @@ const Moving = (Base) =>
     fetch(stop) {
       if (this.onTheWay.length >= AT_ONCE || this.onTheWay.some((other) => this.key_of(other) === this.key_of(stop))) return;
       this.onTheWay.push(stop);
-      this.want([stop]);
+      this.asked.clear(); // Python drops what was asked for ahead
+      this.say({ t: "want", rev: this.rev, stops: [stop] });
     }
 
-    // Ask for frames. One stop is where a person goes, and is asked for even if it is on a list of later ones.
-    want(stops) {
-      const open = (key) => !this.frames.has(key) && (stops.length === 1 || !this.asked.has(key));
-      const missing = stops.filter((stop) => open(this.key_of(stop)));
+    // Ask for frames of stops where a person may go next.
+    wantAhead(stops) {
+      const missing = stops.map((stop) => [stop, this.key_of(stop)]).filter(([, key]) => !this.frames.has(key) && !this.asked.has(key));
       if (!missing.length) return;
-      missing.forEach((stop) => this.asked.add(this.key_of(stop)));
-      this.say({ t: "want", rev: this.rev, stops: missing });
+      missing.forEach(([, key]) => this.asked.add(key));
+      this.say({ t: "want", rev: this.rev, stops: missing.map(([stop]) => stop), ahead: true });
     }
 
     // Ask for what a person may want next, before they do.
@@ -64,7 +64,7 @@ const Moving = (Base) =>
         const inside = Array.from({ length: n }, (_, c) => [op, c]).sort((a, b) => Math.abs(a[1] - cell) - Math.abs(b[1] - cell));
         // Where one key leads, then where two do, then the rest of what is open.
         const stops = [end(op + 1), end(op - 1), ...inside.slice(0, 3), [op + 1, 0], end(op + 2), end(op - 2), ...inside.slice(3)];
-        this.want(stops.filter(([at]) => at >= -1 && at <= last).slice(0, AHEAD));
+        this.wantAhead(stops.filter(([at]) => at >= -1 && at <= last).slice(0, AHEAD));
       }, 30);
     }
 
@@ -196,6 +196,16 @@ const Moving = (Base) =>
       this.frames.clear();
       this.asked.clear();
       this.onTheWay = [];
+    }
+
+    // Let go of pieces, and of the frames that need one of them; what is shown stays.
+    forget(digests) {
+      const shown = new Set(Object.values(this.frames.get(this.key_of(this.at))?.p ?? {}));
+      const gone = new Set(digests.filter((digest) => !shown.has(digest)));
+      gone.forEach((digest) => this.pieces.delete(digest));
+      for (const [key, frame] of this.frames) {
+        if (Object.values(frame.p).some((digest) => gone.has(digest))) this.frames.delete(key);
+      }
     }
 
     writeAddress() {

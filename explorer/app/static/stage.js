@@ -231,6 +231,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
   }
 
   take(message) {
+    if (message.gone) this.forget(message.gone);
     if (message.rev !== this.rev) return;
     for (const [digest, text] of Object.entries(message.pieces)) this.pieces.set(digest, JSON.parse(text));
     for (const [key, frame] of Object.entries(message.frames)) {
