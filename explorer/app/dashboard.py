@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from explorer.app.onward import Performed, file_of, formats, perform_here
 from explorer.app.places import find
 from explorer.app.stage import Stage, plotly_script
 from explorer.app.state import AppState, initial_state
-from explorer.app.uploads import UPLOAD_LIMIT, Uploads
 from explorer.engine.profile import PROFILES
 from explorer.engine.types import ExplorerError
 from explorer.explain.origins import chain_of, name_of, value_named, values_at
@@ -38,8 +37,12 @@ from explorer.history.moment import SlotKey, moment_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from explorer.app.uploads import Uploads
 
 __all__ = ["App"]
+
+UPLOAD_LIMIT = 64 << 20
+"""Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +79,6 @@ class App:
         self.stage.add_class("mx-stage")
         self._builder = FrameBuilder()
         self._controls = Controls(self.dispatch)
-        self._uploads = Uploads(self.stage.say, self._change)
         self._ahead: deque[Stop] = deque()
         """Stops whose frames are sent when nothing else is to do."""
         self._kernels = KernelsTab()
@@ -90,6 +92,13 @@ class App:
         """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
         self._controls.show(self.state)
+
+    @cached_property
+    def _uploads(self) -> Uploads:
+        """Where logs arrive. Most visitors bring none, and for the others the page was there sooner."""
+        from explorer.app.uploads import Uploads  # noqa: PLC0415 - with it come all readers of logs
+
+        return Uploads(self.stage.say, self._change, limit_bytes=UPLOAD_LIMIT)
 
     def _ipython_display_(self) -> None:
         """Show the dashboard as a notebook's output."""
@@ -181,7 +190,8 @@ class App:
             self._hear(message, buffers)
         except Exception:  # noqa: BLE001 - a person sees a sentence, never a page that waits for ever
             _log.exception("a message of the page could not be answered")
-            self._uploads.end()
+            if message.get("t") == "upload":
+                self._uploads.end()
             self._change(actions.tell_error, _FAILED)
 
     def _hear(self, message: dict[str, Any], buffers: list[memoryview]) -> None:

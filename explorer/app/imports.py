@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from explorer.trace import ImportedLog
     from explorer.trace.lift import Row
     from explorer.trace.preview import PreviewRow
-    from explorer.trace.tree import Backing
 
-__all__ = ["divergence_words", "first_difference", "owners_of", "preview_note", "preview_table", "read_log"]
+__all__ = ["divergence_words", "first_difference", "preview_note", "preview_table", "read_log"]
 
-_MOST_NAMED = 1000
 _BECAME = {"operation": "operations", "doubtful": "doubtful", "used": "used to tell VMs apart", "skipped": "not used"}
 
 
@@ -102,14 +100,3 @@ def first_difference(log: ImportedLog) -> tuple[str, int] | None:
     # A call that was supplied for a line stands before the line's own.
     at = next((at for at in range(len(log.lines) - 1, -1, -1) if log.lines[at] == row.line), None)
     return None if at is None else (f"Go to line {row.line}", at)
-
-
-def owners_of(kvm: Kvm, backings: tuple[Backing, ...]) -> dict[int, str]:
-    """Return the names of the slots of address space 0 whose host memory has one."""
-    found: dict[int, str] = {}
-    for slot in kvm.slots(0)[:_MOST_NAMED]:
-        for backing in backings:
-            if backing.start <= slot.userspace_addr < backing.end:
-                found[slot.id] = backing.owner
-                break
-    return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
-from explorer.app.imports import owners_of
+from explorer.app.owners import owners_of
 from explorer.engine.commands import AttachTracker, Command, DetachTracker
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import ExplorerError

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from explorer.history import Run
     from explorer.trace import ImportedLog
 
-__all__ = ["UPLOAD_LIMIT", "Uploads"]
-
-UPLOAD_LIMIT = 64 << 20
-"""Bytes of a log a page may send, and bytes the importer reads once it is unpacked."""
+__all__ = ["Uploads"]
 
 
 class Uploads:
@@ -41,12 +38,17 @@ class Uploads:
         Sends a message to the page.
     change
         Makes the next state by an action and shows it; an error becomes a notice. Returns the state.
+    limit_bytes
+        What a page may send, and what the importer reads once it is unpacked.
     """
 
-    def __init__(self, say: Callable[[dict[str, Any]], None], change: Callable[..., AppState]) -> None:
+    def __init__(
+        self, say: Callable[[dict[str, Any]], None], change: Callable[..., AppState], *, limit_bytes: int
+    ) -> None:
         """Start with nothing on its way."""
         self._say = say
         self._change = change
+        self._limit_bytes = limit_bytes
         self._pieces = bytearray()
 
     def take(self, message: dict[str, Any], piece: bytes) -> None:
@@ -54,11 +56,11 @@ class Uploads:
         at, size, name = int(message["at"]), int(message["size"]), str(message["name"])[:200]
         if at == 0:
             self._pieces.clear()
-        if at != len(self._pieces) or size > UPLOAD_LIMIT:
+        if at != len(self._pieces) or size > self._limit_bytes:
             self._pieces.clear()
             self.end()
             self._change(
-                actions.tell_error, f"{name} was not taken: a page takes logs up to {size_text(UPLOAD_LIMIT)}."
+                actions.tell_error, f"{name} was not taken: a page takes logs up to {size_text(self._limit_bytes)}."
             )
             return
         self._pieces += piece
@@ -74,7 +76,7 @@ class Uploads:
         self._say({"t": "read"})
 
     def _read(self, data: bytes, name: str) -> None:
-        at_once = _at_once(data, name)
+        at_once = _at_once(data, name, self._limit_bytes)
         if at_once is not None:
             action, tab = at_once
             self.end()
@@ -83,7 +85,7 @@ class Uploads:
                 self._say({"t": "tab", "name": tab})
             return
 
-        read = partial(read_log, data, name=name, limit_bytes=UPLOAD_LIMIT)
+        read = partial(read_log, data, name=name, limit_bytes=self._limit_bytes)
         gc.disable()  # of what is read nothing is garbage, and looking for some is a tenth of the time
         try:
             loop = asyncio.get_running_loop()
@@ -103,13 +105,13 @@ class Uploads:
         gc.enable()
 
 
-def _at_once(data: bytes, name: str) -> tuple[Callable[[AppState], AppState], str] | None:
+def _at_once(data: bytes, name: str, limit_bytes: int) -> tuple[Callable[[AppState], AppState], str] | None:
     """Return what the names of a layout, a place or one failing line ask for, and the tab that shows it, if any.
 
     None is returned for what has to be read as a log.
     """
-    if holds_tree(data, limit_bytes=UPLOAD_LIMIT):
-        return lambda state: name_layout(state, data, name, UPLOAD_LIMIT), ""
+    if holds_tree(data, limit_bytes=limit_bytes):
+        return lambda state: name_layout(state, data, name, limit_bytes), ""
     place = pasted_place(data)
     if place is not None:
         return lambda state: looks.go_to(state, place), ""
