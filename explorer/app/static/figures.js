@@ -23,9 +23,11 @@ function loadPlotly(ask) {
   return globalThis.__mxPlotly;
 }
 
-// How much an element is enlarged: boxes on the screen are that much larger than the lengths in its style.
+// How much an element is enlarged: boxes on the screen are that much larger than the lengths in its style. It is what
+// `fitTalk` gave the page; the browser's own answer, currentCSSZoom, has it lay out the page in the middle of a picture.
 function zoomOf(element) {
-  return element.currentCSSZoom ?? 1;
+  if (!("currentCSSZoom" in element)) return 1;
+  return Number(element.closest(".mx-frame")?.style.getPropertyValue("--zoom")) || 1;
 }
 
 // -- a sketch of a figure, until plotly can draw it ------------------------------------------------

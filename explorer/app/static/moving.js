@@ -2,7 +2,6 @@
 
 const END = 1e6; // a step beyond the last of any operation
 const AHEAD = 14;
-const AT_ONCE = 2; // stops asked for before the first of them has come
 const PLAY_STEP = 600;
 const STORY_TIME = 1200;
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
@@ -37,10 +36,11 @@ const Moving = (Base) =>
       this.prefetch();
     }
 
-    // Ask for the stop a person goes to. Of keys that come faster than pictures only the newest is asked for next.
+    // Ask for the stop a person goes to, once the one before has come: of keys that are faster than pictures only the
+    // newest is asked for.
     fetch(stop) {
-      if (this.onTheWay.length >= AT_ONCE || this.onTheWay.some((other) => this.key_of(other) === this.key_of(stop))) return;
-      this.onTheWay.push(stop);
+      if (this.onTheWay) return;
+      this.onTheWay = stop;
       this.asked.clear(); // Python drops what was asked for ahead
       this.say({ t: "want", rev: this.rev, stops: [stop] });
     }
@@ -60,7 +60,7 @@ const Moving = (Base) =>
         const [op, cell] = this.at;
         const last = this.ghost ? this.ops : this.ops - 1;
         const n = this.cells.get(op) ?? 1;
-        const end = (at) => [at, (this.cells.get(at) ?? END + 1) - 1];
+        const end = (at) => [at, this.cellsOf(at) - 1];
         const inside = Array.from({ length: n }, (_, c) => [op, c]).sort((a, b) => Math.abs(a[1] - cell) - Math.abs(b[1] - cell));
         // Where one key leads, then where two do, then the rest of what is open.
         const stops = [end(op + 1), end(op - 1), ...inside.slice(0, 3), [op + 1, 0], end(op + 2), end(op - 2), ...inside.slice(3)];
@@ -195,7 +195,7 @@ const Moving = (Base) =>
     forgetFrames() {
       this.frames.clear();
       this.asked.clear();
-      this.onTheWay = [];
+      this.onTheWay = null;
     }
 
     // Let go of pieces, and of the frames that need one of them; what is shown stays.

@@ -29,7 +29,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.session = new Session(model, () => this.say({ t: "ping" }), (before) => this.sessionChanged(before));
     this.wanted = null;
     this.asked = new Set();
-    this.onTheWay = [];
+    this.onTheWay = null;
     this.reported = "";
     this.reloading = false;
     this.reading = ""; // what is told while a log is on its way and read
@@ -106,7 +106,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
     this.room = ""; // a kernel that is new has not heard it
-    this.onTheWay = []; // a kernel that was not there has answered nothing
+    this.onTheWay = null; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
 
@@ -238,7 +238,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
       this.frames.set(key, frame);
       this.cells.set(Number(key.split(":")[0]), frame.n);
       this.asked.delete(key);
-      this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
+      if (this.onTheWay?.[0] === Number(key.split(":")[0])) this.onTheWay = null;
       if (this.wanted) this.pass(key.split(":").map(Number));
     }
     if (this.wanted) this.go(this.wanted, { report: true });
