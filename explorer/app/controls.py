@@ -130,7 +130,7 @@ class Controls:
         self._mark(self._chips["tracker"], "is-on", on=state.tracker != "none")
 
     def _show_compose(self, state: AppState) -> None:
-        remarks = hints(state.compose, state.run.end)
+        remarks = hints(state.compose, state.base)
         self._named = tuple(name for name, _ in state.compose.fields)
         for at, row in enumerate(self._rows):
             self._mark(row, "is-away", on=at >= len(self._named))

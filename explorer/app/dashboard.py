@@ -192,7 +192,8 @@ class App:
             _log.exception("a message of the page could not be answered")
             if message.get("t") == "upload":
                 self._uploads.end()
-            self._change(actions.tell_error, _FAILED)
+            # A page that waits for a picture it will not get goes back to the stop Python is at.
+            self._change(_tell_no_picture if message.get("t") == "want" else actions.tell_error, _FAILED)
 
     def _hear(self, message: dict[str, Any], buffers: list[memoryview]) -> None:
         match message.get("t"):
@@ -491,6 +492,10 @@ class App:
             self._change(actions.tell_error, str(error))
             return
         self.stage.say({"t": "file", "name": file}, [text.encode()])
+
+
+def _tell_no_picture(state: AppState, text: str) -> AppState:
+    return actions.redraw(actions.tell_error(state, text))
 
 
 def _way_back(state: AppState) -> str:

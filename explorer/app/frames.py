@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from explorer.app.pieces import BUDGET, Pieces
 from explorer.app.preflight import preflight
 from explorer.explain.ledger import ledger_of, watches_of
+from explorer.explain.words import plural
 from explorer.explain.xray import changes_at
 from explorer.figures.arrays import ARRAYS_NARROW, ARRAYS_WIDE, ArraysSize, arrays_spec
 from explorer.figures.dom import Node, el
@@ -188,8 +189,8 @@ class FrameBuilder:
         panels["timeline"] = timeline
         profile = moment.kvm.profile
         panels["rail"] = with_terms(legend_panel(rail.newcomer, state.about) if question else rail_panel(rail), profile)
-        panels["because"] = because_line(rail.because)
         beat = select_beat(state.source, profile, done=state.told(run))
+        panels["because"] = because_line(rail.because, None if question else beat)
         if beat is not None and not question:
             panels["rail"] = el("div", beat_panel(beat), panels["rail"])
             if stop == state.opened_at and beat.look and not beat.other_kernel:
@@ -250,9 +251,7 @@ class FrameBuilder:
             "guards": guards_panel(guards, select_xray(moment, changes), select_time_bar(moment))
             if guards is not None
             else _no_guards(),
-            "note-handoff": el(
-                "span", _tab_note(hand_off.summary if hand_off else "", hand_off.changed if hand_off else None)
-            ),
+            "note-handoff": _hand_off_note(hand_off.summary, hand_off.changed) if hand_off else el("span", ""),
             "note-guards": el("span", guards.summary if guards else ""),
             "note-table": el("span", ""),
         }
@@ -305,13 +304,16 @@ def _arrays_size(view: View) -> ArraysSize:
 
 def preflight_panel(state: AppState) -> Node:
     """Return the preflight lines of the composed operation."""
-    lines = preflight(state.compose, state.run.end, state.ghost, hidden=state.question)
+    lines = preflight(state.compose, state.base, state.composed_here(), hidden=state.question)
     cls = "preflight" + (" is-error" if lines.error else " is-refused" if lines.refused else "")
     return el(
         "div",
         el("h3", "Preflight: run on a copy"),
         el("p", el("b", lines.title)) if lines.title else None,
         el("p", lines.text),
+        el("p", f"Applied here, it sets {plural(state.later, 'later operation')} aside.", cls="aside")
+        if state.later and state.compose.shown
+        else None,
         cls=cls,
         role="status",
     )
@@ -325,10 +327,11 @@ def _opening_sentence(moment: Moment) -> str:
     return f"A guest’s memory is made of slots. {words} of this one {'is' if n == 1 else 'are'} watched for writes."
 
 
-def _tab_note(summary: str, changed: int | None) -> str:
+def _hand_off_note(summary: str, changed: int | None) -> Node:
     if changed is None:
-        return summary
-    return f"{summary} · {changed} changed in this step" if changed else f"{summary} · this step changes no field"
+        return el("span", summary)
+    here = f"{changed} changed in this step" if changed else "this step changes no field"
+    return el("span", el("span", f"{summary} · ", cls="wide-only"), here)
 
 
 def _no_strip(moment: Moment) -> Node:

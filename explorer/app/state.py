@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from explorer.app.compose import Compose, commands_of, compose_for
 from explorer.app.owners import owners_of
-from explorer.engine.commands import AttachTracker, Command, DetachTracker
+from explorer.engine.commands import AttachTracker, Command, DetachTracker, SetMemoryRegion
 from explorer.engine.state import Kvmgt
-from explorer.engine.types import ExplorerError
+from explorer.engine.types import PAGE_SHIFT, ExplorerError
 from explorer.explain.words import plural
 from explorer.history.machine import Machine
 from explorer.history.moment import moment_at
@@ -148,6 +148,28 @@ class AppState:
     def kvm(self) -> Kvm:
         """The VM at the stop."""
         return self.run.kvm_at(self.stop)
+
+    @property
+    def base(self) -> Kvm:
+        """The VM that a composed operation is applied to: as the operation at the stop leaves it."""
+        op = self.stop.op
+        if op < 0:
+            return self.run.start
+        return self.run.end if op >= len(self.run) - 1 else self.run.detail(op).step.kvm
+
+    @property
+    def later(self) -> int:
+        """Operations after the stop, which a composed operation sets aside."""
+        return max(len(self.run) - self.stop.op - 1, 0)
+
+    def composed_here(self) -> OpDetail | None:
+        """Return the composed operation run on a copy of where it is applied; None while it cannot be read."""
+        if not self.later or not self.compose.shown:
+            return self.ghost
+        commands = commands_of(self.compose, self.base)
+        if isinstance(commands, ExplorerError) or not commands:
+            return None
+        return look_inside(self.base, commands[0], self.stop.op + 1)
 
     @property
     def tracker(self) -> TrackerKind:
@@ -335,8 +357,22 @@ def set_tracker(state: AppState, kind: TrackerKind) -> AppState:
         )
     if after.compose.shown or after.compose.kind != "move":
         return after
-    # What a tracker changes is the outcome of a MOVE: the one that was applied before is composed again, a page on.
-    return with_ghost(replace(after, compose=Compose.fresh("move", after.kvm, focused_slot(state))))
+    # What a tracker changes is the outcome of a MOVE: the one that was applied before is composed again, or, where the
+    # slot is there already, one that goes a page on.
+    again = replace(after.compose, shown=True)
+    if not _moves(again, after.run.end):
+        again = Compose.fresh("move", after.kvm, focused_slot(state))
+    return with_ghost(replace(after, compose=again))
+
+
+def _moves(compose: Compose, kvm: Kvm) -> bool:
+    """Return whether the fields ask for another place than their slot has."""
+    commands = commands_of(compose, kvm)
+    if isinstance(commands, ExplorerError) or not isinstance(commands[0], SetMemoryRegion):
+        return False
+    call = commands[0]
+    slot = kvm.slot(call.slot, call.as_id)
+    return slot is not None and call.guest_phys_addr != slot.base_gfn << PAGE_SHIFT
 
 
 def dismiss(state: AppState) -> AppState:

@@ -87,7 +87,9 @@ def _watches_after_a_move(ledger: Ledger | None) -> str:
         return f"KVMGT dropped its {plural(ledger.dropped, 'watch')} on the way and does not ask again: its own flags still say tracked."
     if ledger.kept:
         return f"Its lists came along unchanged, so {plural(ledger.kept, 'watch')} now stand{'s' if ledger.kept == 1 else ''} for other pages."
-    return "Its watches are gone, and on this setup that is harmless: the next fault makes them again."
+    return (
+        "Its watches went with their shadow pages. On this setup that is harmless: what is mapped next is watched anew."
+    )
 
 
 def what_goes(moment: Moment) -> str:

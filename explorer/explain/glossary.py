@@ -62,7 +62,7 @@ GLOSSARY: tuple[Term, ...] = (
     ),
     Term(
         "generation",
-        "A number of each memslot set that grows with every swap of the sets. What was remembered under an older number is no longer believed.",
+        "A number of each memslot set that grows with every swap; what was remembered under an older one is no longer believed. In 4.19, and so before 5.7 here, it starts at −150.",
         Basis("kvm_swap_active_memslots"),
         ("generation", "generations"),
     ),

@@ -32,9 +32,7 @@ def guards_panel(view: GuardsView, xray: XrayView | None = None, bar: TimeBar | 
                 el("td", glyph("check")),
                 el(
                     "td",
-                    f"{checks} checks in {len(passed)} rows passed"
-                    if len(passed) != checks
-                    else f"{checks} checks passed",
+                    _unfold(f"{checks} checks in {len(passed)} rows" if len(passed) != checks else f"{checks} checks"),
                 ),
                 el("td", "free"),
                 el("td", ""),
@@ -59,6 +57,10 @@ def guards_panel(view: GuardsView, xray: XrayView | None = None, bar: TimeBar | 
         _time_bar(bar) if bar is not None else None,
         cls="guards" + (" has-xray" if xray is not None else ""),
     )
+
+
+def _unfold(what: str) -> Node:
+    return el("button", f"{what} passed", type="button", cls="unfold", data_unfold="", aria_expanded="false")
 
 
 def _rung(rung: Rung, *, folding: bool) -> Node:

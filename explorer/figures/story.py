@@ -117,30 +117,32 @@ def _neighbour(link: BeatLink, mark: str, which: str) -> Node:
 
 def look_line(view: BeatView) -> Node:
     """Return what to look for in one line, for narrow pages."""
+    return el("span", el("span", view.look, title=view.look), _next_beat(view), cls="look")
+
+
+def _next_beat(view: BeatView) -> Node | None:
     following = view.following
-    step = (
-        el(
-            "button",
-            el("kbd", "PgDn"),
-            " ",
-            el("small", view.place),
-            type="button",
-            cls="key-chip",
-            data_story=following.name,
-            aria_label=f"next beat (PgDn): {following.label}",
-        )
-        if following is not None
-        else None
+    if following is None:
+        return None
+    return el(
+        "button",
+        el("kbd", "PgDn"),
+        " ",
+        el("small", view.place),
+        type="button",
+        cls="key-chip",
+        data_story=following.name,
+        aria_label=f"next beat (PgDn): {following.label}",
     )
-    return el("span", el("span", view.look, title=view.look), step, cls="look")
 
 
-def because_line(text: str) -> Node:
-    """Return why things are so in one line, for narrow pages, and the way to the rest of it."""
+def because_line(text: str, beat: BeatView | None = None) -> Node:
+    """Return why things are so in one line, for narrow pages, and the ways to the rest of it and on in the story."""
     drawer = el(
         "button", el("kbd", "B"), type="button", cls="key-chip", data_key="b", aria_label="the “because” drawer (B)"
     )
-    return el("span", el("span", *rich(text), title=text.replace("`", "")), drawer, cls="because")
+    line = el("span", *rich(text), title=text.replace("`", ""))
+    return el("span", line, drawer, _next_beat(beat) if beat is not None else None, cls="because")
 
 
 def guide_panel(beats: tuple[tuple[str, str, str, str], ...]) -> Node:

@@ -288,7 +288,7 @@ def _dirty_bits(route: _Route) -> str | None:
 
 def _made(route: _Route) -> str:
     made = [event for event in route.events if isinstance(event, ArrayAllocated)]
-    return f"{len(made)}, {size_text(sum(event.size_bytes for event in made))}" if made else "0"
+    return f"{len(made)} of {size_text(sum(event.size_bytes for event in made))}" if made else "0"
 
 
 def _freed(route: _Route) -> str:

@@ -89,7 +89,7 @@ def chain_of(kvm: Kvm, user: int, gpa: int, value: int, when: str) -> Chain:
         return Chain(when, (store, Link(WORDS.get(outcome, outcome), "broken"), *_silence()))
     count = count_of(kvm, gfn) or 0
     if outcome == "ram":
-        return Chain(when, (store, Link(f"count {count}: no fault", "broken"), *_silence()))
+        return Chain(when, (store, Link(f"count {count}: write goes through", "broken"), *_silence()))
     caught = (store, Link(f"count {count}: fault", "done"), Link("emulated, memory written", "done"))
     if not _told(events, user):
         return Chain(when, (*caught, Link("KVMGT is not told", "broken"), *_silence()[-1:]))

@@ -257,12 +257,14 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
             + ledger.count("lost", "shadow paging")
         )
         left = ledger.count("held", "shadow paging")
+        # Where the slot stays, the guest's page tables are still there to be shadowed.
+        gone = "come back with the faults" if moment.op is not None and moment.op.step.errno is not None else "released"
         rows.append(
             BillRow(
                 "Watches of shadow paging",
                 count_text(own),
                 count_text(left),
-                "come back with the faults" if left < own else "kept",
+                gone if left < own else "kept",
                 "internal",
             )
         )

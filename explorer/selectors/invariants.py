@@ -127,11 +127,11 @@ def _row(run: Run, checks: Checks, broken: Broken, op: int) -> BrokenRow:
     profile = run.start.profile
     since = op if broken.of_step else checks.since(broken.number, op)
     if not invariant.holds(profile):
-        why = f"Known of {profile.name}: {invariant.otherwise}."
+        why = f"Known of {profile.title}: {invariant.otherwise}."
     elif invariant.unless:
-        why = f"{profile.name} promises it, unless {invariant.unless}."
+        why = f"{profile.title} promises it, unless {invariant.unless}."
     else:
-        why = f"{profile.name} promises it: kernel or model is wrong here."
+        why = f"{profile.title} promises it: kernel or model is wrong here."
     more = f" {plural(broken.places - 1, 'further place')}." if broken.places > 1 else ""
     return BrokenRow(
         number=invariant.number,
@@ -175,4 +175,4 @@ def _status(run: Run, checks: Checks, op: int) -> str:
     total = len(INVARIANTS) + (_of_steps(run) if op >= 0 else 0)
     held = total - len(found) - by_step
     when = f"after operation {op + 1}" if op >= 0 else "at the start"
-    return f"{held} of {total} invariants hold {when} on {run.start.profile.name}."
+    return f"{held} of {total} invariants hold {when} on {run.start.profile.title}."

@@ -115,10 +115,11 @@ def select_kvmgt(run: Run, stop: Stop, chosen: tuple[int, int] | None = None) ->
         TableChoice(
             t.user,
             t.gfn,
-            f"{hex_text(t.gfn)}: {wrong[t.user, t.gfn]} of {len(entries[t.user, t.gfn])} wrong",
+            f"{hex_text(t.gfn)}: {wrong[t.user, t.gfn]} of {n} wrong" if n else f"{hex_text(t.gfn)}: empty",
             t == table,
         )
         for t in tables[:_MOST_TABLES]
+        for n in (len(entries[t.user, t.gfn]),)
     )
     return _view(run, stop, kvm, table, entries[table.user, table.gfn], choices)
 

@@ -254,7 +254,7 @@ def _columns(before: Kvm) -> tuple[MatrixColumn, ...]:
         MatrixColumn(
             f"external write tracking {'' if built_in else 'not '}built in",
             "tracker attached" if attached else "nobody attached",
-            how[attached] if built_in else "",
+            how[attached] if built_in == before.config.external_write_tracking else "",
         )
         for built_in, attached in COLUMNS
     )

@@ -215,13 +215,12 @@ def _beliefs(moment: Moment) -> Section | None:
         mine = [w for w in ledger.watches if w.gfn == gfn]
         tracker = any(w.by == "tracker" for w in mine)
         believes = _believes(moment.kvm, gfn) if tracker else "none"
+        settled = [word for word in ("lost", "dropped", "released") if any(w.fate == word for w in mine)]
         fate = (
-            "lost"
-            if any(w.fate == "lost" for w in mine)
-            else "dropped"
-            if any(w.fate == "dropped" for w in mine)
-            else "released"
-            if all(w.fate == "released" for w in mine)
+            ", ".join(settled)
+            if all(w.fate in settled for w in mine)
+            else settled[0]
+            if settled and settled[0] != "released"
             else "will be lost"
             if ledger.will_be_lost_own or (tracker and ledger.will_be_lost)
             else "will be dropped"

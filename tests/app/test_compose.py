@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from explorer.app import machines, telling
 from explorer.app import state as actions
-from explorer.app.compose import KINDS, OTHER_KINDS, WALK, Compose, commands_of, compose_for, fields_of
+from explorer.app.compose import KINDS, OTHER_KINDS, WALK, Compose, commands_of, compose_for, fields_of, hints
+from explorer.app.frames import preflight_panel
 from explorer.app.preflight import preflight
 from explorer.app.state import AppState, initial_state
 from explorer.engine.commands import (
@@ -22,6 +26,8 @@ from explorer.engine.commands import (
 from explorer.engine.config import VmConfig
 from explorer.engine.state import new_vm
 from explorer.engine.types import ExplorerError
+from explorer.engine.uapi import KvmMrChange
+from explorer.history import Stop
 
 ALL_KINDS = tuple(kind for kind, _ in (*KINDS, *OTHER_KINDS) if kind != WALK)
 NEW = new_vm("v6_12", VmConfig())
@@ -161,3 +167,37 @@ def test_enter_in_a_field_applies_what_the_fields_say_changed_or_not(moved: AppS
 
     assert actions.apply_fields(hidden, ("0xd0005",)).run.commands[-1] == parse_command("track gfn=0xd0005")
     assert actions.apply_fields(hidden, ("1", "2", "3")).run == actions.apply_composed(hidden).run
+
+
+def test_what_is_composed_in_the_past_is_judged_where_it_is_applied(moved: AppState) -> None:
+    there = moved.run.end.slot(10)
+    back = actions.choose(actions.step_to(moved, Stop(11, 0)), "move")
+    was = back.base.slot(10)
+    assert there is not None
+    assert was is not None
+    assert there.base_gfn != was.base_gfn, "the story moves slot 10"
+
+    again = actions.edit(back, "base", hex(there.base_gfn << 12))
+    lines = preflight(again.compose, again.base, again.composed_here(), hidden=False)
+    assert lines.title == "MOVE, because base_gfn differs"  # at the end of the run it would be a no-op
+    assert "one page" in hints(again.compose, again.base)["base"]
+    panel = json.dumps(preflight_panel(again))
+    assert "Applied here, it sets 1 later operation aside." in panel
+
+    applied = actions.apply_composed(again)
+    assert applied.run.outcomes[-1].change is KvmMrChange.MOVE
+    assert len(applied.run) == 13
+    assert applied.later == 0
+
+
+def test_what_cannot_be_applied_at_the_end_may_be_composed_before_it() -> None:
+    state = actions.choose(initial_state(), "delete")
+    deleted = actions.apply_composed(actions.edit(state, "slot", "10"))
+    assert deleted.run.end.slot(10) is None
+
+    back = actions.step_to(deleted, Stop(11, 0))
+    composed = replace(back, compose=replace(back.compose, shown=True))
+    ghost = composed.composed_here()
+    assert ghost is not None
+    assert ghost.step.change is KvmMrChange.DELETE
+    assert ghost.number == 12

@@ -102,3 +102,16 @@ def test_a_message_that_is_none_is_told_and_changes_nothing() -> None:
 
         assert "The explorer itself failed here and changed nothing." in page.last("around")["notice"]["text"]
         assert page.app.state.run is before
+
+
+def test_a_picture_that_cannot_be_made_leaves_the_page_where_it_was() -> None:
+    page = Page()
+    page.say(t="at", rev=page.revision, op=4, cell=0)
+    asked_at = page.revision
+    page.say(t="want", rev=asked_at, stops=[["none", 0]])
+
+    plan = page.last("plan")
+    assert plan["notice"]["text"].startswith("The explorer itself failed here")
+    assert plan["rev"] > asked_at, "what the page waits for is forgotten with the revision"
+    assert plan["at"] == [4, 0]
+    assert set(plan["first"]["frames"]) == {"4:0"}

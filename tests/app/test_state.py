@@ -392,3 +392,27 @@ def test_a_stretch_that_is_brushed_has_four_pages_or_more_and_stays_in_the_addre
     assert stop <= state.kvm.config.max_gfn() + 1
     inside = 0 <= first <= end - 4 and end <= state.kvm.config.max_gfn() + 1
     assert not inside or (start, stop) == (first, end)
+
+
+def test_a_tracker_that_comes_in_the_past_finds_the_move_that_was_made_there() -> None:
+    story = telling.tell(initial_state(), "inverted-check")
+    asked = story.compose.text("base")
+    refused = actions.apply_composed(story)
+    assert refused.run.outcomes[-1].errno is Errno.EINVAL
+
+    attached = actions.set_tracker(actions.step_to(refused, story.stop), "kvmgt")
+
+    assert attached.compose.shown
+    assert attached.compose.text("base") == asked
+    assert actions.apply_composed(attached).run.outcomes[-1].errno is None  # the posted test is inverted
+
+
+def test_a_tracker_that_comes_after_the_move_finds_one_that_goes_a_page_on() -> None:
+    moved = actions.apply_composed(initial_state())
+    there = moved.run.end.slot(10)
+    assert there is not None
+
+    attached = actions.set_tracker(moved, "kvmgt")
+
+    assert attached.compose.shown
+    assert int(attached.compose.text("base"), 16) == (there.base_gfn + 1) << 12

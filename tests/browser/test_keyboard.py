@@ -218,6 +218,60 @@ def test_what_looks_like_a_key_at_the_end_of_a_line_can_be_pressed(
     assert screen.page.locator(".mx-chip-kernel select").input_value() != kernel
 
 
+def test_the_list_of_keys_is_read_and_its_keys_wait(screen: Screen) -> None:
+    screen.press("?").until_focus_in(".mx-help")
+    tracker = screen.page.locator(".mx-chip-tracker select")
+    before, revision = tracker.input_value(), screen.revision
+
+    screen.press("k", "PageDown", "Escape").until_focus_in(".mx-time")
+    assert (tracker.input_value(), screen.revision) == (before, revision)
+    screen.press("k").until_drawn_anew(revision)
+    assert tracker.input_value() != before
+
+
+def test_a_drop_down_that_is_shut_leaves_the_page_its_keys(screen: Screen) -> None:
+    screen.tell("Rejected is not free").press("Enter").until_at(16, 7)
+    kernel = screen.page.locator(".mx-chip-kernel select")
+    kernel.focus()
+
+    screen.press("5")  # no kernel's name: the tab
+    screen.page.locator(".mx[data-tab=kvmgt]").wait_for(state="attached")
+    assert kernel.input_value() == "6.12"
+    screen.press("PageDown").until_read(".mx-rail", "Beat 6 of 9")
+    kernel.focus()
+    revision = screen.revision
+    screen.press("ArrowUp").until_drawn_anew(revision)
+    assert kernel.input_value() != "6.12", "the arrows are the drop-down's"
+
+
+def test_who_chose_with_the_mouse_steps_on_with_the_arrows(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+    kernel = screen.page.locator(".mx-chip-kernel select")
+    kernel.click()
+    screen.page.wait_for_selector("select:open", state="attached")
+    revision = screen.revision
+    # A headless browser's list has no pointer; that it was opened with one is what counts.
+    kernel.evaluate(
+        "(s, label) => { s.selectedIndex = [...s.options].findIndex((o) => o.label === label);"
+        " s.dispatchEvent(new Event('change', { bubbles: true })); }",
+        "6.1",
+    )
+    screen.until_drawn_anew(revision).until_focus_in(".mx-time")
+
+    screen.press("ArrowLeft").until_at(11, 0)
+    assert kernel.input_value() == "6.1"
+
+
+def test_after_enter_in_a_field_the_keys_step_again(screen: Screen) -> None:
+    screen.press("3").until_at(12, 9)
+    screen.page.get_by_role("button", name="Delete").click()
+    screen.until_focus_in(".mx-fields")
+
+    screen.press("Enter").until_at(13, 9).until_focus_in(".mx-time")
+    screen.press("2")
+    screen.page.locator(".mx[data-tab=guards]").wait_for(state="attached")
+
+
 def test_motion_ends_at_once_when_a_key_is_pressed(screens: Callable[..., Screen], address: str) -> None:
     screen = screens(address, reduced_motion="no-preference")
     screen.press("3")

@@ -67,6 +67,21 @@ def test_a_talk_shows_the_verdict_its_price_and_one_sentence(screen: Screen) -> 
     screen.press("PageDown").until_read(".caption-place", "beat 6 of 9")
 
 
+def test_the_map_has_its_width_again_after_a_talk_that_was_left_without_it(screen: Screen) -> None:
+    STATES["refused"](screen)
+    width = "document.querySelector('.mx-map .mx-sketch').getBoundingClientRect().width"
+    wide = screen.page.evaluate(width)
+    lay_out_for_a_talk(screen)
+    screen.press("4")
+    screen.page.locator(".mx-map").wait_for(state="hidden")
+    revision = screen.revision
+    screen.press("p").until_drawn_anew(revision)
+
+    revision = screen.revision
+    screen.press("2").until_drawn_anew(revision)
+    assert screen.page.evaluate(width) == wide
+
+
 def test_the_layout_is_kept_in_the_address_and_left_by_its_key_or_escape(
     screens: Callable[..., Screen], screen: Screen
 ) -> None:

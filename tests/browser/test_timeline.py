@@ -45,7 +45,7 @@ def test_the_operation_that_breaks_an_invariant_is_marked_and_the_rail_says_whic
     assert marked(screen, ".tl-violation") == ["16"]
     assert screen.text(".tl-violation") == "violation"
     assert "Broken here: I12" in screen.rail
-    assert "Known of v6_1" in screen.rail
+    assert "Known of 6.1" in screen.rail
     screen.press("Shift+ArrowLeft").until_at(16, 8)
     assert "Broken here" not in screen.rail, "properties of states at rest say nothing inside the call"
 

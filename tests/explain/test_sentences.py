@@ -223,7 +223,7 @@ def developer(moment):
 def test_a_move_without_external_tracker_is_told_as_harmless(profile):
     run = run_of(profile, *WATCHED, MOVE, external_write_tracking=False)
 
-    assert newcomer(end_of(run)).endswith("on this setup that is harmless: the next fault makes them again.")
+    assert newcomer(end_of(run)).endswith("On this setup that is harmless: what is mapped next is watched anew.")
     assert "3 watches of shadow paging are released with them" in newcomer(at_word(run, "zap"))
 
 

@@ -29,7 +29,7 @@ VIEW = KvmgtView(
     hosts=(HostPage("+0x200", "host address 0x200000"), HostPage("scratch", "no page", scratch=True)),
     keepers=(Keeper("KVM: count of 0x5010", "0", holds=True), Keeper("KVMGT: page_track_tree", "tracked", holds=False)),
     places=(Place("slot", "slot 1", "0x5000", "0x6000", 0.004, "0x5010: count 0, the table is here now", "lost"),),
-    chains=(Chain("now", (Link("guest stores to 0x5010", "done"), Link("count 0: no fault", "broken"))),),
+    chains=(Chain("now", (Link("guest stores to 0x5010", "done"), Link("count 0: write goes through", "broken"))),),
 )
 
 

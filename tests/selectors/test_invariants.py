@@ -36,7 +36,7 @@ def test_a_broken_invariant_names_place_operation_function_and_kernel():
     # The slot left gfn 0xd0003, which the table still has: from 6.6 on only a DELETE empties it (kernel-reference 6.5).
     assert here.sentence.startswith("gfn 0xd0003: a slot expected, none found.")
     assert here.since == f"broken by operation {AT + 1}, MOVE of slot 10 by __kvm_set_memory_region()"
-    assert here.why.startswith("Known of v6_6_nocheck: a MOVE with KVMGT attached")
+    assert here.why.startswith("Known of 6.6 without the test: a MOVE with KVMGT attached")
     assert (here.now, later.now) == (True, False)
     assert later.since == here.since
 
@@ -48,7 +48,7 @@ def test_a_broken_property_of_a_step_is_named_with_what_was_expected():
     ((_, (of_step,)),) = view.broken
     assert (of_step.number, of_step.now) == (22, True)
     assert of_step.sentence == "The whole VM: EINVAL expected, success found."
-    assert of_step.why == "Known of v6_6_posted: the kernel asks the opposite of what is meant."
+    assert of_step.why == "Known of 6.6 as posted: the kernel asks the opposite of what is meant."
     assert "“a MOVE beside an external tracker fails” (I22)" in view.marks[0].text
 
 
@@ -59,7 +59,7 @@ def test_where_the_kernel_has_no_such_check_the_count_of_invariants_is_without_i
     n = len(INVARIANTS) + len(STEP_INVARIANTS) - 1
 
     assert (view.marks, view.broken) == ((), ())
-    assert view.status == f"{n} of {n} invariants hold after operation 4 on v6_1."
+    assert view.status == f"{n} of {n} invariants hold after operation 4 on 6.1."
 
 
 def test_the_first_violation_is_called_that_only_when_everything_before_was_looked_at():
@@ -94,7 +94,7 @@ def test_what_was_not_looked_at_is_said():
 
     assert select_invariants(run, checks, 0).status == "Invariants are not evaluated here yet."
     n = len(INVARIANTS) + len(STEP_INVARIANTS)
-    assert select_invariants(run, looked_at(run), 0).status == f"{n} of {n} invariants hold after operation 1 on v6_12."
+    assert select_invariants(run, looked_at(run), 0).status == f"{n} of {n} invariants hold after operation 1 on 6.12."
 
 
 def test_what_can_be_in_sight_is_looked_at_first_and_the_operation_before_it_with_it():

@@ -96,7 +96,7 @@ def test_no_write_to_the_table_at_its_new_place_is_seen(profile):
     assert then.seen
     assert [(link.text, link.state) for link in now.links][:2] == [
         ("guest stores to 0x5010", "done"),
-        ("count 0: no fault", "broken"),
+        ("count 0: write goes through", "broken"),
     ]
 
 

@@ -51,6 +51,7 @@ const Drawing = (Base) =>
       this.show(this.mapHead, frame, "head");
       this.show(this.timeBody, frame, "timeline");
       this.show(this.rail, frame, "rail");
+      if (this.root.dataset.op !== String(op)) this.rail.scrollTop = 0; // another verdict
       this.drawMarks();
       this.show(this.because, frame, "because");
       this.show(this.slide, frame, "slide");
@@ -129,7 +130,8 @@ const Drawing = (Base) =>
       const track = this.timeBody.querySelector(".tl-track");
       if (track) track.classList.toggle("is-tight", track.clientWidth / track.children.length < 56);
       if (now && line && line.scrollWidth > line.clientWidth) {
-        line.scrollLeft = now.offsetLeft - line.clientWidth / 2;
+        const [there, room] = [now, line].map((element) => element.getBoundingClientRect());
+        line.scrollLeft += (there.left + there.width / 2 - room.left - room.width / 2) / zoomOf(line);
       }
     }
   };

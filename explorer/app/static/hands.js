@@ -1,5 +1,8 @@
 // Hands: clicks, keys, the wheel and what is dragged.
 
+const OF_DROP_DOWNS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", " ", "Tab", "Home", "End", "Escape"]);
+const SHUT = CSS.supports("selector(:open)") ? "select:not(:open)" : null;
+
 const Hands = (Base) =>
   class extends Base {
     click(event) {
@@ -22,7 +25,9 @@ const Hands = (Base) =>
         this.showThread(false);
         this.say({ t: "claim", key: button.dataset.claim });
       } else if (button.dataset.term) this.showCard(button);
-      else if (button.dataset.story) this.say({ t: "story", key: button.dataset.story });
+      else if (button.dataset.unfold !== undefined) {
+        button.setAttribute("aria-expanded", String(button.closest(".ladder").classList.toggle("is-open")));
+      } else if (button.dataset.story) this.say({ t: "story", key: button.dataset.story });
       else if (button.dataset.op !== undefined) {
         this.go([Number(button.dataset.op), button.dataset.cell === undefined ? END : Number(button.dataset.cell)]);
       } else if (button.dataset.cell !== undefined) this.go([this.at[0], Number(button.dataset.cell)]);
@@ -30,7 +35,7 @@ const Hands = (Base) =>
 
     key(event) {
       const target = event.target;
-      const field = target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
+      const field = this.leavesKey(event) ? null : target.closest?.("input:not([type=range]), textarea, select, [contenteditable]");
       const inside = this.frameBox().contains(target);
       const page = document.body.dataset.voila && (target === document.body || target === document.documentElement);
       if ((!inside && !page) || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -51,13 +56,20 @@ const Hands = (Base) =>
         return;
       }
       this.finish();
+      this.released = !event.repeat;
       if (this.handle(event)) {
         event.preventDefault();
         event.stopPropagation();
       }
     }
 
+    // A drop-down of the top that is shut needs the keys it is used with, not letters and digits: those are the page's.
+    leavesKey({ target, key }) {
+      return SHUT !== null && target.matches?.(`.mx-top ${SHUT}`) && !OF_DROP_DOWNS.has(key);
+    }
+
     handle(event) {
+      if (!this.help.hidden && event.key !== "Escape" && event.key !== "?") return false; // it is read, and scrolled
       // The stop where we are has nothing to do for Enter or Space: they keep the meaning they have elsewhere.
       const onButton = event.target.closest?.("button:not(.is-now), a, summary, select");
       if ((event.key === "Enter" || event.key === " ") && onButton) return false;

@@ -36,13 +36,20 @@ const Moving = (Base) =>
       this.prefetch();
     }
 
-    // Ask for the stop a person goes to, once the one before has come: of keys that are faster than pictures only the
-    // newest is asked for.
+    // Ask for the stop a person goes to. While a key is held only once the one before has come: of keys that are faster
+    // than pictures only the newest is asked for.
     fetch(stop) {
-      if (this.onTheWay) return;
-      this.onTheWay = stop;
+      const key = this.key_of(stop);
+      if (this.onTheWay.length > Number(this.released) || this.onTheWay.some((other) => this.key_of(other) === key)) return;
+      this.onTheWay.push(stop);
       this.asked.clear(); // Python drops what was asked for ahead
       this.say({ t: "want", rev: this.rev, stops: [stop] });
+    }
+
+    // A key or the scrubber was let go: this is where a person wants to be, whatever else is on its way.
+    release() {
+      this.released = true;
+      if (this.wanted) this.fetch(this.wanted);
     }
 
     // Ask for frames of stops where a person may go next.
@@ -186,6 +193,7 @@ const Moving = (Base) =>
 
     // Who holds a key is shown what lies on the way, even if the place they are at by now is not there yet.
     pass([op, cell]) {
+      if (this.released) return;
       const [from, to] = [this.at[0], this.wanted[0]];
       if ((op - from) * (op - to) >= 0) return;
       this.at = [op, cell];
@@ -195,7 +203,7 @@ const Moving = (Base) =>
     forgetFrames() {
       this.frames.clear();
       this.asked.clear();
-      this.onTheWay = null;
+      this.onTheWay = [];
     }
 
     // Let go of pieces, and of the frames that need one of them; what is shown stays.

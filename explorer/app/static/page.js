@@ -102,7 +102,11 @@ const Page = (Base) =>
       button("?", "keys and words", () => this.showHelp(true));
       button("Thread", "the thread, claim by claim", () => this.showThread(true));
       button("Talk", "layout for a talk (P)", () => this.layOut(true));
-      this.scrub.addEventListener("input", () => this.go([Number(this.scrub.value), END]));
+      this.scrub.addEventListener("input", () => {
+        this.released = false;
+        this.go([Number(this.scrub.value), END]);
+      });
+      this.scrub.addEventListener("change", () => this.release());
       this.time.append(this.timeBody, foot);
     }
 
@@ -169,6 +173,7 @@ const Page = (Base) =>
         this.forgetFrames(); // those that come from now on have the slots
         this.go(this.at, { report: false });
       }
+      if (this.greeted) this.measure(); // the map may have been away while the layout changed
       this.schedule();
     }
 
@@ -240,6 +245,11 @@ const Page = (Base) =>
         return;
       }
       box.dataset.drawer = box.dataset.drawer === name ? "none" : name;
+      if (name !== "because") return;
+      this.rail.scrollTop = 0;
+      this.rail.tabIndex = -1;
+      if (box.dataset.drawer === name) this.rail.focus({ preventScroll: true });
+      else this.focus();
     }
 
     focus() {

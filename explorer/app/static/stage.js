@@ -29,7 +29,8 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.session = new Session(model, () => this.say({ t: "ping" }), (before) => this.sessionChanged(before));
     this.wanted = null;
     this.asked = new Set();
-    this.onTheWay = null;
+    this.onTheWay = [];
+    this.released = true; // no key is held down
     this.reported = "";
     this.reloading = false;
     this.reading = ""; // what is told while a log is on its way and read
@@ -63,6 +64,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.onMessage = (message, buffers) => this.hear(message, buffers);
     this.model.on("msg:custom", this.onMessage);
     on(document, "keydown", (event) => this.key(event), { capture: true });
+    on(document, "keyup", () => this.release(), { capture: true });
     on(this.root, "click", (event) => this.click(event));
     // Who chose what to do next says so with Enter: the first field gets the focus.
     on(this.frameBox(), "click", (event) => {
@@ -70,6 +72,10 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
       const field = () => [...this.frameBox().querySelectorAll(".mx-fields input")].find((e) => e.offsetParent);
       setTimeout(() => (field()?.focus(), field()?.select()), FOCUS_AFTER);
     });
+    // Who chose with the mouse steps on with keys, and not through the drop-down.
+    on(this.frameBox(), "pointerdown", () => (this.byPointer = true), { capture: true });
+    on(this.frameBox(), "keydown", () => (this.byPointer = false), { capture: true });
+    on(this.frameBox(), "change", (event) => this.byPointer && event.target.matches?.(".mx-top select") && this.focus());
     on(document, "paste", (event) => this.paste(event));
     on(this.frameBox(), "input", (event) => event.target.closest?.(".mx-goto") && this.find(event.target.value));
     on(this.frameBox(), "focusin", (event) => {
@@ -106,7 +112,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.say({ t: "hello", again, link: Object.fromEntries(new URLSearchParams(location.search)), ...this.sizes() });
     this.greeted = true;
     this.room = ""; // a kernel that is new has not heard it
-    this.onTheWay = null; // a kernel that was not there has answered nothing
+    this.onTheWay = []; // a kernel that was not there has answered nothing
     this.choose(this.tab);
   }
 
@@ -227,7 +233,10 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     const follows = message.mode === "follow";
     this.reported = follows ? "" : this.key_of(message.at);
     this.go(follows ? (this.wanted ?? at) : at, { report: follows });
-    if (message.mode === "play") this.playInto(message.at[0]);
+    if (message.mode === "play") {
+      if (document.activeElement?.closest(".mx-fields")) this.focus(); // it was applied: keys step again
+      this.playInto(message.at[0]);
+    }
   }
 
   take(message) {
@@ -238,7 +247,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
       this.frames.set(key, frame);
       this.cells.set(Number(key.split(":")[0]), frame.n);
       this.asked.delete(key);
-      if (this.onTheWay?.[0] === Number(key.split(":")[0])) this.onTheWay = null;
+      this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
       if (this.wanted) this.pass(key.split(":").map(Number));
     }
     if (this.wanted) this.go(this.wanted, { report: true });
