@@ -236,7 +236,9 @@ class FrameBuilder:
         question: bool,
     ) -> dict[str, Any]:
         view, theme = state.view, theme_named(state.view.theme)
-        strip, hand_off, arrays = select_phases(moment), select_hand_off(moment), select_arrays(moment)
+        strip, hand_off, arrays = select_phases(moment), None, None
+        if not _never_was(moment):
+            hand_off, arrays = select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
         size = _map_size(view)
         panels: dict[str, Any] = {
@@ -343,7 +345,16 @@ def _no_strip(moment: Moment) -> Node:
     return el("div", el("p", text), cls="strip is-empty")
 
 
+def _never_was(moment: Moment) -> bool:
+    """Return whether a call was refused before the slot it asked for was made, and there was none before it."""
+    op = moment.op
+    refused = op is not None and moment.call is not None and op.step.errno is not None and moment.old is None
+    return refused and op is not None and not any(cell.word == "allocate" for cell in op.cells)
+
+
 def _no_hand_off(moment: Moment) -> Node:
+    if _never_was(moment):
+        return el("p", "Refused before a slot was made: nothing changes hands. The guards say why.", cls="empty")
     effects = select_effects(moment)
     if effects is not None and effects.rows:
         return effects_panel(effects)

@@ -150,7 +150,11 @@ def _if_touched(moment: Moment, page: int | None) -> tuple[Section, ...]:
         (RailCell(hex_text(probe.gfn)), RailCell(WORDS[probe.read]), RailCell(WORDS[probe.write]))
         for probe in select_probes(moment, page)
     )
-    return (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows),) if rows else ()
+    # `select_probes` leaves out a guest in 64-bit mode, the only one PVM runs on the processor.
+    note = "PVM emulates all but 64-bit code" if moment.kvm.config.processor == "pvm" else ""
+    return (
+        (Section("If the guest touched it now", header=("gfn", "read", "write"), rows=rows, note=note),) if rows else ()
+    )
 
 
 def _counts(moment: Moment) -> tuple[Section, ...]:

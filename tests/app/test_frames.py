@@ -211,3 +211,23 @@ def test_what_was_set_aside_is_on_the_timeline_and_leads_back(page: Page) -> Non
     page.says({"t": "earlier"})
     assert page.app.state.tracker == "none"
     assert len(page.app.state.run) == 13
+
+
+def test_a_create_that_was_refused_at_once_has_nothing_to_hand_over() -> None:
+    state = actions.choose(initial_state(), "create")
+    first = actions.apply_composed(state)
+    slot = first.run.end.slot(11)
+    assert slot is not None
+    again = actions.choose(first, "create")
+    for name, text in (("slot", "12"), ("base", hex(slot.base_gfn << 12)), ("size", "0x20000")):
+        again = actions.edit(again, name, text)
+    refused = actions.apply_composed(again)
+    assert refused.run.outcomes[-1].refused_by == "overlap"
+
+    builder = FrameBuilder()
+    builder.use(refused)
+    message = builder.message([refused.run.last_stop])
+    (frame,) = message["frames"].values()
+
+    assert "Refused before a slot was made: nothing changes hands." in message["pieces"][frame["p"]["fields"]]
+    assert "arrays" not in frame["p"]

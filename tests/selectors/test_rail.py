@@ -276,3 +276,15 @@ def test_the_rail_says_why_there_are_counts_or_why_not(profile, lines, config, t
     assert told in text
     assert ("None yet" in text) is (run.end.slot(10).arch.gfn_write_track is None)
     assert PROFILES[profile].title in text
+
+
+def test_a_processor_that_emulates_all_but_64_bit_code_is_named_where_an_access_is_emulated():
+    """As recorded on host-6.18-pvm, where a guest without paging reads memory that is there by emulation."""
+    title = "If the guest touched it now"
+    pvm, amd = rail("v6_18", SLOT, processor="pvm"), rail("v6_18", SLOT, processor="amd")
+
+    assert (rows(pvm, title), section(pvm, title).note) == (
+        [["0xd0000", "emulated", "emulated"]],
+        "PVM emulates all but 64-bit code",
+    )
+    assert (rows(amd, title), section(amd, title).note) == ([["0xd0000", "memory", "memory"]], "")

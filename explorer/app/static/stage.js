@@ -268,6 +268,8 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     );
     this.asking = message.question;
     this.put(this.preflight, message.preflight);
+    const room = this.preflight.parentElement; // where it does not fit it is scrolled, with keys as well
+    if (room) room.tabIndex = room.scrollHeight > room.clientHeight ? 0 : -1;
     this.drawBars();
     this.link = message.link;
     this.writeAddress();
