@@ -72,7 +72,7 @@ def select_time_bar(moment: Moment) -> TimeBar | None:
     check = next((us for role, _, us in parts if role == "check"), None)
     rest = whole - sum(us for _, _, us in parts)
     return TimeBar(
-        total=f"recorded on an emulated {graph.kernel}: {whole:,.0f} µs",
+        total=f"{graph.kernel} on a simulated processor: {whole:,.0f} µs",
         parts=tuple(_part(role, word, us / whole) for role, word, us in (*parts, ("rest", "the rest", rest))),
         check=f"the check itself: {check:.1f} µs" if check is not None else "",
         early=_early(graph) if refused else "",
