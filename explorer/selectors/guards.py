@@ -22,6 +22,8 @@ from explorer.history.moment import invalidates
 if TYPE_CHECKING:
     from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.profile import KernelProfile
+    from explorer.explain.ledger import Ledger
+    from explorer.history import OpDetail
     from explorer.history.moment import Moment
 
 __all__ = ["BillRow", "GuardsView", "Rung", "select_guards"]
@@ -268,6 +270,7 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
                 "internal",
             )
         )
+        rows += _losses_of_the_tracker(ledger, op)
     for event in events:
         if isinstance(event, TrackerNotified):
             rows.append(
@@ -287,6 +290,16 @@ def _bill(moment: Moment) -> tuple[BillRow, ...]:
             rows.append(BillRow("Kernel warning", "", event.function, event.what, "lost"))
     rows += _kept_rows(moment)
     return tuple(rows)
+
+
+def _losses_of_the_tracker(ledger: Ledger, op: OpDetail) -> list[BillRow]:
+    """Return the watches that go with the old arrays: of an accepted call, and of a tracker that does not drop them."""
+    lost, asked = ledger.count("lost", "tracker"), sum(watch.by == "tracker" for watch in ledger.watches)
+    if op.step.errno is not None or not (lost or (asked and ledger.will_be_lost)):
+        return []
+    note = "lost with arrays A" if lost else "will be lost with arrays A"
+    left = count_text(ledger.count("held", "tracker"))
+    return [BillRow("Watches of the tracker", count_text(asked), left, note, "lost")]
 
 
 def _plain(generation: int, moment: Moment) -> int:

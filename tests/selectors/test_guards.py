@@ -23,6 +23,8 @@ from runs import (
 from explorer.engine.guards import ladder_of
 from explorer.engine.profile import get_profile
 from explorer.engine.uapi import KvmMrChange
+from explorer.history import Stop
+from explorer.history.moment import moment_at
 from explorer.selectors.guards import select_guards
 
 BEYOND = "set_region slot=10 gpa=0x40000000000000 size=0x20000 hva=0x100000000000"
@@ -192,6 +194,21 @@ def test_the_bill_of_a_refused_move(profile):
         "Watches of the tracker": ("2", "2", "arrays A were never freed", False),
         "Arrays B": ("", "", "never allocated", False),
     }
+
+
+def test_the_bill_of_a_move_that_loses_a_trackers_watches():
+    # kernel-reference 6.6: without the check the counts of 6.6 go with the old slot's arrays, and nobody is told.
+    run = run_of("v6_6_nocheck", *KVMGT, MOVE)
+
+    def watches(stop):
+        rows = [row for row in select_guards(moment_at(run, stop)).bill if row.what == "Watches of the tracker"]
+        return [(row.before, row.after, row.note) for row in rows]
+
+    last = run.last_stop
+    assert watches(Stop(last.op, 0)) == [("2", "2", "will be lost with arrays A")]
+    assert watches(last) == [("2", "0", "lost with arrays A")]
+    dropped = run_of("v6_1", *KVMGT, MOVE)  # told by the flush callback, KVMGT gives them back itself
+    assert "Watches of the tracker" not in {row.what for row in select_guards(end_of(dropped)).bill}
 
 
 def test_on_6_1_a_refusal_costs_kvmgt_its_watches():

@@ -102,6 +102,7 @@ const Hands = (Base) =>
           this.why.hidden = true;
           this.showHelp(false);
           this.openSheet(null);
+          if (this.rail === event.target) this.focus(); // it may be a drawer, which shuts
           this.root.dataset.drawer = "none";
           this.frameBox().dataset.drawer = "none";
           return true;
