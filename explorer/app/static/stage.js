@@ -249,6 +249,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
       this.asked.delete(key);
       this.onTheWay = this.onTheWay.filter(([op]) => op !== Number(key.split(":")[0]));
       if (this.wanted) this.pass(key.split(":").map(Number));
+      if (key === this.key_of(this.at)) this.schedule(); // the stop shown, drawn anew: it may have more panels by now
     }
     if (this.wanted) this.go(this.wanted, { report: true });
   }
