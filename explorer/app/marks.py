@@ -25,8 +25,8 @@ _TURN_SECONDS = 0.006
 """How long work goes on before other messages get their turn."""
 _FAR_SECONDS = 10.0
 """Work spent on what is not in sight, for each run; the rest of a long run is looked at where it is shown."""
-_ASKED_SECONDS = 0.3
-"""Work at once when a person asks for the first violation."""
+_ASKED_SECONDS = 1.0
+"""Work at once when a person asks for the first violation; a run of some hundred operations is through by then."""
 
 
 class TimelineMarks:
@@ -58,9 +58,12 @@ class TimelineMarks:
         return more
 
     def look_for_first(self) -> None:
-        """Evaluate for as long as a person would wait: the end, and backwards from there by halves."""
+        """Evaluate until the first is known to be that, for as long as a person would wait.
+
+        First the end, and backwards from there by halves, then from the start on.
+        """
         end = monotonic() + _ASKED_SECONDS
-        while self.checks.first is None and monotonic() < end and self.checks.work((), far=True):
+        while not self.checks.first_is_sure and monotonic() < end and self.checks.work((), far=True):
             pass
 
     def message(self, state: AppState) -> dict[str, Any]:

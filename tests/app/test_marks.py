@@ -56,7 +56,7 @@ def test_what_is_not_evaluated_yet_is_no_mark_and_is_said() -> None:
     assert to_text(message["status"]) == "Invariants are not evaluated here yet."
 
 
-def test_the_way_to_the_first_violation_is_found_without_anything_evaluated_before() -> None:
+def test_the_way_to_the_first_violation_is_found_and_known_to_be_that_without_anything_evaluated_before() -> None:
     state = actions.step_to(moved_on("v6_1"), Stop(2, 0))
 
     there = go_to_first(state, TimelineMarks())
@@ -64,7 +64,7 @@ def test_the_way_to_the_first_violation_is_found_without_anything_evaluated_befo
     assert there.stop == state.run.end_of(16)
     assert there.run is state.run
     assert there.notice is not None
-    assert "operation 17, MOVE of slot 10" in there.notice.text
+    assert there.notice.text.startswith("The first violation on v6_1: operation 17, MOVE of slot 10")
 
 
 def test_where_nothing_is_broken_the_place_stays_and_a_sentence_says_so() -> None:
@@ -136,5 +136,5 @@ def test_the_key_of_the_first_violation_moves_the_page_there(ask: Callable[..., 
 
     around, go = ask(t="first")
 
-    assert around["notice"]["text"].startswith("The earliest violation found so far")
+    assert around["notice"]["text"].startswith("The first violation on v6_1: operation 17, MOVE of slot 10")
     assert go == {"t": "go", "at": list(moved.run.end_of(16))}
