@@ -4,7 +4,8 @@ Read in this order; every file ends its first lines with what to read next:
 
 - words: `types`, `uapi`, `profile`, `config`
 - the machine: `slot_state`, `tracker_state`, `paging_state`, `state`, `capabilities`
-- what is asked of it, what is seen of it, what it is edited in: `commands`, `events`, `draft`
+- what is asked of it, what is seen of it, what it is edited in, what it waits for: `commands`, `events`, `draft`,
+  `locks`
 - finding a slot: `lookup`, `guest_memfd`
 - a region call: `region_call`, `guard`, `guards`, `gmem_guards`, `swap`, `memslots`, `metadata`
 - page tracking: `spte`, `page_track`, `gtt`, `kvmgt`, `trackers`, `mmu`

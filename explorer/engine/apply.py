@@ -43,9 +43,9 @@ from explorer.engine.commands import (
 from explorer.engine.draft import KvmDraft, built
 from explorer.engine.guest import guest_read, guest_write
 from explorer.engine.guest_memfd import kvm_gmem_create
-from explorer.engine.lookup import kvm_is_visible_gfn
+from explorer.engine.locks import BusyError, need_arch_lock, need_lock, need_lock_for_paging
 from explorer.engine.region_call import run_phase, run_to_end
-from explorer.engine.types import AsId, Errno, ExplorerError, Gfn
+from explorer.engine.types import AsId, Errno
 from explorer.engine.uapi import (
     KVM_CAP_DISABLE_QUIRKS2,
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -59,14 +59,7 @@ if TYPE_CHECKING:
     from explorer.engine.region_call import Phase
     from explorer.engine.state import Kvm
 
-__all__ = ["BusyError", "Step", "SubStep", "apply", "walk"]
-
-_PAGING_LEVELS = 5
-"""Levels a guest's page tables have at most (LA57)."""
-
-
-class BusyError(ExplorerError):
-    """A command needs a lock that a region call, stopped between two phases, holds."""
+__all__ = ["Step", "SubStep", "apply", "walk"]
 
 
 class Step(NamedTuple):
@@ -118,13 +111,13 @@ def apply(kvm: Kvm, command: Command, *, record: bool = True) -> Step:
     draft = KvmDraft(kvm, record=record)
     match command:
         case SetMemoryRegion():
-            _need_lock(kvm, command)
+            need_lock(kvm, command)
             update = draft.update = memslots.begin(command)
             run_to_end(draft, update)
             events, results = tuple(draft.events or ()), tuple(update.results)
             return built(Step, (draft.freeze(), events, update.errno, update.change, update.refused_by, results))
         case Begin():
-            _need_lock(kvm, command)
+            need_lock(kvm, command)
             draft.update = memslots.begin(command.call)
             return Step(draft.freeze(), (), None)
         case Advance():
@@ -144,7 +137,7 @@ def walk(kvm: Kvm, call: SetMemoryRegion) -> tuple[Step, tuple[SubStep, ...]]:
         step's, and the step's events are those of the phases one after another.
     """
     draft = KvmDraft(kvm, record=True)
-    _need_lock(kvm, call)
+    need_lock(kvm, call)
     update = draft.update = memslots.begin(call)
     phases: list[SubStep] = []
     events: list[Event] = []
@@ -156,27 +149,6 @@ def walk(kvm: Kvm, call: SetMemoryRegion) -> tuple[Step, tuple[SubStep, ...]]:
         phases.append(SubStep(update.phases[at], draft.freeze(), tuple(draft.events)))
     step = Step(phases[-1].kvm, tuple(events), update.errno, update.change, update.refused_by, tuple(update.results))
     return step, tuple(phases)
-
-
-def _need_lock(kvm: Kvm, command: Command) -> None:
-    if kvm.pending is not None:
-        raise BusyError(
-            f"{type(command).__name__} needs slots_lock, which the region call in progress holds; advance it first"
-        )
-
-
-def _need_arch_lock(kvm: Kvm, command: Command) -> None:
-    if kvm.pending is not None and kvm.pending.holds_slots_arch_lock:
-        raise BusyError(
-            f"{type(command).__name__} needs slots_arch_lock, which the region call in progress holds here;"
-            " advance it past its next swap first"
-        )
-
-
-def _need_lock_for_paging(kvm: Kvm, command: Command) -> None:
-    """Refuse an access that would make the first shadow root while slots' arrays are locked: it gives slots arrays."""
-    if kvm.vcpu.mode == "long" and not kvm.config.tdp and not kvm.shadow_root_allocated:
-        _need_arch_lock(kvm, command)
 
 
 def _advance(draft: KvmDraft) -> Step:
@@ -220,13 +192,13 @@ def _run(
 ) -> Errno | None:
     match command:
         case GetDirtyLog():
-            _need_lock(kvm, command)
+            need_lock(kvm, command)
             draft.enter("kvm_vm_ioctl")
             return (
                 Errno.EIO if kvm.vm_bugged else dirty_log.kvm_get_dirty_log_protect(draft, command.slot, command.as_id)
             )
         case ClearDirtyLog():
-            _need_lock(kvm, command)
+            need_lock(kvm, command)
             draft.enter("kvm_vm_ioctl")
             if kvm.vm_bugged:
                 return Errno.EIO
@@ -237,7 +209,7 @@ def _run(
             return Errno.EIO if kvm.vm_bugged else _enable_cap(draft, command)
         case AttachTracker():
             if draft.profile.track_arrays == "on demand" and not kvm.external_write_tracking_enabled:
-                _need_arch_lock(kvm, command)
+                need_arch_lock(kvm, command)
             return trackers.attach_tracker(draft, command.user, command.kind)
         case DetachTracker():
             return trackers.detach_tracker(draft, command.user)
@@ -251,18 +223,18 @@ def _run(
         case SubmitWorkload():
             return trackers.submit_workload(draft, command.user)
         case ShadowTables():
-            return _shadow_tables(kvm, draft, command)
+            return mmu.shadow_tables(draft, command)
         case GuestWrite():
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
-            _need_lock_for_paging(kvm, command)
+            need_lock_for_paging(kvm, command)
             if kvm.vm_bugged:
                 return Errno.EIO
             return guest_write(draft, command.gpa, command.nbytes, AsId(command.as_id), command.value)
         case GuestRead():
             if command.as_id >= len(kvm.memslots):
                 return Errno.EINVAL
-            _need_lock_for_paging(kvm, command)
+            need_lock_for_paging(kvm, command)
             if kvm.vm_bugged:
                 return Errno.EIO
             return guest_read(draft, command.gpa, command.nbytes, AsId(command.as_id), command.answer)
@@ -275,11 +247,11 @@ def _run(
             hostmem.build_page_tables(draft, command.gpa, command.hva)
             return None
         case SetTssAddr() | SetIdentityMapAddr() | CreateIrqchip() | CreateVcpu():
-            _need_lock(kvm, command)
+            need_lock(kvm, command)
             return Errno.EIO if kvm.vm_bugged else vcpu.run(draft, command)
         case CreateGuestMemfd():
             if command.fd in kvm.guest_memfds:
-                _need_lock(kvm, command)  # the file that had the number is released
+                need_lock(kvm, command)  # the file that had the number is released
             return Errno.EIO if kvm.vm_bugged else kvm_gmem_create(draft, command.fd, command.size, command.flags)
         case _:
             assert_never(command)
@@ -290,8 +262,8 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_enable_cap()
-    [all profiles; KVM_X86_QUIRK_SLOT_ZAP_ALL from v6_12 on]
+    virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic() [v5_10 to v7_3]; arch/x86/kvm/x86.c:
+    kvm_vm_ioctl_enable_cap() [all profiles; KVM_X86_QUIRK_SLOT_ZAP_ALL from v6_12 on]
     """
     if command.cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
         return dirty_log.enable_manual_protect(draft, command.arg)
@@ -305,31 +277,3 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
     if command.cap == KVM_CAP_SPLIT_IRQCHIP:
         return vcpu.enable_split_irqchip(draft, command.arg)
     return Errno.EINVAL
-
-
-def _shadow_tables(kvm: Kvm, draft: KvmDraft, command: ShadowTables) -> Errno | None:
-    """Shadow a walk of guest tables in consecutive pages; with TDP there is nothing to shadow.
-
-    A root that lies in no visible slot gets no shadow page; nor do the tables below it if the walk cannot
-    read one of them: it ends in a guest page fault before anything is fetched.
-
-    References
-    ----------
-    arch/x86/kvm/mmu/mmu.c: mmu_alloc_shadow_roots(); arch/x86/kvm/mmu/paging_tmpl.h: walk_addr_generic(),
-    fetch() [all profiles]
-    """
-    if command.as_id >= len(draft.memslots) or not 1 <= command.levels <= _PAGING_LEVELS:
-        return Errno.EINVAL
-    if draft.config.tdp:
-        return None
-    as_id = AsId(command.as_id)
-    tables = [Gfn(command.gfn + at) for at in range(command.levels)]
-    readable = [kvm_is_visible_gfn(draft, as_id, gfn) for gfn in tables]
-    if not readable[0]:
-        return None
-    if not kvm.shadow_root_allocated:
-        _need_arch_lock(kvm, command)
-    mmu.mmu_first_shadow_root_alloc(draft)
-    for at, gfn in enumerate(tables if all(readable) else tables[:1]):
-        mmu.shadow_guest_table(draft, gfn, command.levels - at, as_id)
-    return None

@@ -97,7 +97,7 @@ def kvm_clear_dirty_log_protect(
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_clear_dirty_log_protect() [all profiles]
+    virt/kvm/kvm_main.c: kvm_clear_dirty_log_protect() [v5_10 to v7_3]
     """
     kvm.enter("kvm_clear_dirty_log_protect")
     if as_id >= len(kvm.memslots) or slot_id >= kvm.profile.user_mem_slots:
@@ -156,7 +156,7 @@ def kvm_mmu_slot_apply_flags(kvm: KvmDraft, old: KvmMemorySlot, new: KvmMemorySl
     ----------
     arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing];
     arch/x86/kvm/mmu/mmu.c: kvm_mmu_slot_try_split_huge_pages() [v6_1 to v7_3], kvm_mmu_slot_leaf_clear_dirty()
-    [with PML], kvm_mmu_slot_remove_write_access() [all profiles]
+    [all profiles; with PML], kvm_mmu_slot_remove_write_access() [all profiles]
     """
     toggled = (old.flags ^ new.flags) & KVM_MEM_LOG_DIRTY_PAGES
     if not toggled or new.flags & KVM_MEM_READONLY:
@@ -182,8 +182,8 @@ def _drop_small_mappings(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_sptes() [v5_10 to v6_12: by the host's page alone in v5_10],
-    kvm_mmu_recover_huge_pages(); arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_recover_huge_pages() [v7_3]
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_sptes() [v5_10 to v6_12; by the host's page alone in v5_10],
+    kvm_mmu_recover_huge_pages(); arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_recover_huge_pages() [v6_18, v7_3]
     """
     if kvm.profile.small_mappings_after_logging == "promoted":
         kvm.enter("kvm_mmu_recover_huge_pages")
@@ -219,7 +219,7 @@ def enable_manual_protect(kvm: KvmDraft, arg: int) -> Errno | None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic() [all profiles]
+    virt/kvm/kvm_main.c: kvm_vm_ioctl_enable_cap_generic() [v5_10 to v7_3]
     """
     allowed = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
     if arg & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE:
@@ -235,7 +235,8 @@ def account_dirty_logging(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemo
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_commit_memory_region() [v6_6 to v7_3; a VM-wide count in x86.c in v6_1]
+    virt/kvm/kvm_main.c: kvm_commit_memory_region() [v6_6 to v7_3; v6_1 counts in
+    kvm->arch.cpu_dirty_logging_count instead]
     """
     before = old is not None and bool(old.flags & KVM_MEM_LOG_DIRTY_PAGES)
     after = new is not None and bool(new.flags & KVM_MEM_LOG_DIRTY_PAGES)

@@ -7,7 +7,7 @@ values in it (slots, sets, arrays) stay immutable and are replaced, never change
 Why not a new snapshot per line: a MOVE edits some thirty fields, and a frozen copy for each would cost
 more than the MOVE itself (`assets/docs/adr/0001-snapshots.md`).
 
-Not modelled: which allocator an array comes from, and its fragmentation. Read next: `lookup`.
+Not modelled: which allocator an array comes from, and its fragmentation. Read next: `locks`.
 """
 
 from __future__ import annotations

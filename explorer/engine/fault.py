@@ -80,8 +80,8 @@ def _direct_page_fault(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> 
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: direct_page_fault(), direct_map() [all profiles; __direct_map() up to v6_1];
-    page_fault_handle_page_track() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: direct_page_fault() [v5_10 to v7_3], tdp_page_fault() [pre_edd4], direct_map()
+    [v6_6 to v7_3], __direct_map() [up to v6_1], page_fault_handle_page_track() [all profiles]
     """
     kvm.enter("kvm_mmu_page_fault")
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
@@ -129,8 +129,8 @@ def kvm_faultin_pfn(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> tup
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_faultin_pfn(), handle_abnormal_pfn(), kvm_handle_error_pfn() [v6_1 to v7_3;
-    try_async_pf() in v5_10]
+    arch/x86/kvm/mmu/mmu.c: kvm_faultin_pfn(), kvm_handle_error_pfn() [v6_1 to v7_3], try_async_pf(),
+    handle_abnormal_pfn() [up to v5_10]
     """
     kvm.enter("kvm_faultin_pfn")
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
@@ -165,7 +165,7 @@ def make_spte(
 
     References
     ----------
-    arch/x86/kvm/mmu/spte.c: make_spte() [v6_1 to v7_3; set_spte() in mmu.c in v5_10]
+    arch/x86/kvm/mmu/spte.c: make_spte() [v6_1 to v7_3]; arch/x86/kvm/mmu/mmu.c: set_spte() [up to v5_10]
     """
     pages = pages_per_hpage(level)
     writable = host_writable and access_writable
@@ -183,7 +183,7 @@ def _mmu_try_to_unsync_pages(kvm: KvmDraft, slot: KvmMemorySlot, gfn: Gfn, *, pr
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: mmu_try_to_unsync_pages() [v6_1 to v7_3; mmu_need_write_protect() in v5_10]
+    arch/x86/kvm/mmu/mmu.c: mmu_try_to_unsync_pages() [v6_1 to v7_3], mmu_need_write_protect() [up to v5_10]
     """
     if kvm_gfn_is_write_tracked(kvm, slot, gfn):
         return True
@@ -219,7 +219,7 @@ def _direct_pte_prefetch_many(kvm: KvmDraft, as_id: AsId, start: int, end: int) 
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: direct_pte_prefetch_many() [all profiles; kvm_mmu_prefetch_sptes() in v7_3]
+    arch/x86/kvm/mmu/mmu.c: direct_pte_prefetch_many() [up to v6_12], kvm_mmu_prefetch_sptes() [v6_18, v7_3]
     """
     slot = gfn_to_memslot(kvm.active(as_id), start)
     if slot is None or end > slot.end_gfn:
@@ -237,7 +237,8 @@ def prefetch_page(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, access_writable: bool
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: gfn_to_memslot_dirty_bitmap(), gfn_to_page_many_atomic() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: gfn_to_memslot_dirty_bitmap() [all profiles], gfn_to_page_many_atomic()
+    [up to v6_12], kvm_prefetch_pages() [v6_18, v7_3]
     """
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
     if slot is None or slot.flags & (KVM_MEMSLOT_INVALID | KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):

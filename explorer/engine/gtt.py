@@ -105,7 +105,8 @@ def _dma_map_guest_page(kvm: KvmDraft, user: int, gfn: Gfn) -> Hva | None:
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_dma_map_guest_page() [all profiles]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_dma_map_guest_page() [v6_1 to v7_3],
+    kvmgt_dma_map_guest_page() [up to v5_10]
     """
     kvm.enter("intel_gvt_dma_map_guest_page")
     vgpu = kvmgt_of(kvm, user)
@@ -124,7 +125,8 @@ def _dma_unmap_guest_page(kvm: KvmDraft, user: int, gfn: Gfn) -> None:
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_dma_unmap_guest_page() [all profiles]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_dma_unmap_guest_page() [v6_1 to v7_3],
+    kvmgt_dma_unmap_guest_page() [up to v5_10]
     """
     kvm.enter("intel_gvt_dma_unmap_guest_page")
     vgpu = kvmgt_of(kvm, user)

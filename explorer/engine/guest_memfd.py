@@ -95,7 +95,7 @@ def kvm_gmem_prepare_memory_region(kvm: KvmDraft, slot: KvmMemorySlot, fd: int, 
 
     References
     ----------
-    virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(); before: kvm_gmem_bind() [v6_12, v6_18: kvm_gmem_bind()]
+    virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region() [v7_3], kvm_gmem_bind() [v6_12 to v6_18]
     """
     file = kvm.guest_memfds[fd]
     # What can be mapped needs no other memory behind the slot.
@@ -111,7 +111,7 @@ def kvm_gmem_commit_memory_region(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region() [v7_3]
+    virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region() [v7_3], kvm_gmem_bind() [v6_12 to v6_18]
     """
     _bind(kvm, slot)
 

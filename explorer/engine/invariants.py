@@ -1,14 +1,13 @@
 """What should be true of one state and of one step: named properties, each with the kernels it is claimed for.
 
 Rule 1: a check returns all violations; an empty tuple means that the property holds.
-Rule 2: a property is claimed for a profile unless calls that run one after another are known to break
-it there. What else can break it stands in `Invariant.unless`.
+Rule 2: a property is claimed for a profile unless calls one after another are known to break it there; what else can
+break it stands in `Invariant.unless`.
 Rule 3: a kernel that never had what a property of steps speaks of does not violate it: `StepInvariant.concerns`.
 
-Numbers are those of the project's list of invariants; 15 has a property of states and one of steps. What each
-says is in `slot_properties`, `tracking_properties` and `step_properties`. A full check of a state costs one pass
-over slots, counts and shadow pages (what is stored, never what a slot spans); the two sets of an address space
-share their trees at rest, so comparing them is immediate.
+Numbers are those of the project's list of invariants; 15 has a property of states and one of steps. What each says is
+in `slot_properties`, `tracking_properties` and `step_properties`. A full check of a state costs one pass over slots,
+counts and shadow pages (what is stored, never what a slot spans).
 
 Not modelled: liveness, such as that a retry ends. Read next: `explorer.history`.
 """

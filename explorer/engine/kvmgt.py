@@ -119,8 +119,8 @@ def _intel_gvt_page_track_add(kvm: KvmDraft, user: int, gfn: int) -> Errno | Non
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_add() [v6_6 to v7_3; in v6_1 the slot is
-    looked up before the table is asked]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_add() [v6_1 to v7_3; in v6_1 the slot is
+    looked up before the table is asked], kvmgt_page_track_add() [up to v5_10]
     """
     kvm.enter("intel_gvt_page_track_add")
     vgpu = kvmgt_of(kvm, user)
@@ -141,8 +141,8 @@ def _intel_gvt_page_track_remove(kvm: KvmDraft, user: int, gfn: int) -> Errno | 
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove() [v6_6 to v7_3; in v6_1 the slot is
-    looked up before the table is asked]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove() [v6_1 to v7_3; in v6_1 the slot is
+    looked up before the table is asked], kvmgt_page_track_remove() [up to v5_10]
     """
     kvm.enter("intel_gvt_page_track_remove")
     vgpu = kvmgt_of(kvm, user)
@@ -190,7 +190,7 @@ def kvmgt_page_track_flush_slot(kvm: KvmDraft, user: int, slot: KvmMemorySlot) -
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: kvmgt_page_track_flush_slot() [pre_edd4, v6_1]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: kvmgt_page_track_flush_slot() [up to v6_1]
     """
     kvm.enter("kvmgt_page_track_flush_slot")
     gfns = tuple(_protected_in(kvmgt_of(kvm, user), slot.base_gfn, slot.npages))

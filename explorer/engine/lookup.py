@@ -113,7 +113,7 @@ def overlapping_slot(slots: KvmMemslots, slot_id: int, start: int, end: int) -> 
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_check_memslot_overlap() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_check_memslot_overlap() [v6_1 to v7_3], __kvm_set_memory_region() [up to v5_10]
     """
     for slot in slots_in_gfn_range(slots, start, end):
         if slot.id != slot_id:

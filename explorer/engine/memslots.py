@@ -70,8 +70,8 @@ def _check(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region(), kvm_set_memory_region() [all profiles; the
-    second is __kvm_set_memory_region() up to v6_12]
+    virt/kvm/kvm_main.c: kvm_vm_ioctl_set_memory_region() [all profiles], kvm_set_memory_region()
+    [v6_18, v7_3], __kvm_set_memory_region() [up to v6_12]
     """
     kvm.enter("kvm_vm_ioctl")
     call, ladder = update.call, ladder_for(kvm.profile, update.call)
@@ -170,7 +170,8 @@ def _prepare(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_prepare_memory_region() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_prepare_memory_region() [v6_1 to v7_3], kvm_set_memslot() [v5_10],
+    __kvm_set_memory_region() [pre_edd4]
     """
     change, old, new = update.change, update.old, update.new
     ladder = ladder_for(kvm.profile, update.call)
@@ -237,8 +238,8 @@ def _commit(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_commit_memory_region(); arch/x86/kvm/x86.c: kvm_arch_commit_memory_region()
-    [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_commit_memory_region() [v6_1 to v7_3]; arch/x86/kvm/x86.c:
+    kvm_arch_commit_memory_region() [all profiles]
     """
     change, old, new = update.change, update.old, update.new
     kvm.enter("kvm_commit_memory_region")

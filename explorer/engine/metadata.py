@@ -79,7 +79,8 @@ def kvm_alloc_memslot_metadata(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmArchMem
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [pre_edd4 on CREATE only, v6_1 to v7_3]
+    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [v5_10 to v7_3], kvm_arch_create_memslot() [pre_edd4; on
+    CREATE only]
     """
     kvm.enter("kvm_alloc_memslot_metadata")
     rmap = None
@@ -111,7 +112,7 @@ def initial_lpage_level(base_gfn: Gfn, npages: int, userspace_addr: Hva, level: 
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [all profiles]
+    arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata() [v5_10 to v7_3], kvm_arch_create_memslot() [pre_edd4]
     """
     inside = (1 << ((level - 1) * 9)) - 1
     head = 1 if base_gfn & inside else 0
@@ -139,7 +140,7 @@ def kvm_alloc_dirty_bitmap(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmMemorySlot:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_alloc_dirty_bitmap(), kvm_prepare_memory_region() [all profiles]
+    virt/kvm/kvm_main.c: kvm_alloc_dirty_bitmap() [v5_10 to v7_3], kvm_create_dirty_bitmap() [pre_edd4]
     """
     kvm.enter("kvm_alloc_dirty_bitmap")
     full = kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET
@@ -152,7 +153,8 @@ def prepare_dirty_bitmap(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemor
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_prepare_memory_region(); __kvm_set_memory_region() in v5_10 [all profiles]
+    virt/kvm/kvm_main.c: kvm_prepare_memory_region() [v6_1 to v7_3], __kvm_set_memory_region() [up to
+    v5_10]
     """
     if not new.flags & KVM_MEM_LOG_DIRTY_PAGES:
         return new

@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from explorer.engine.events import MappingsZapped, ShadowPageZapped, ShadowTableShadowed
-from explorer.engine.lookup import gfn_to_memslot
+from explorer.engine.locks import need_arch_lock
+from explorer.engine.lookup import gfn_to_memslot, kvm_is_visible_gfn
 from explorer.engine.page_track import (
     SHADOW_PAGING,
     allocate_missing_counts,
@@ -26,23 +27,56 @@ from explorer.engine.page_track import (
 from explorer.engine.spte import INDIRECT, drop_page_sptes, kvm_mmu_slot_gfn_write_protect, zap_sptes
 from explorer.engine.state import ShadowPage, Sptes
 from explorer.engine.trackers import notify_flush_slot
+from explorer.engine.types import AsId, Errno, Gfn
 from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 if TYPE_CHECKING:
+    from explorer.engine.commands import ShadowTables
     from explorer.engine.draft import KvmDraft
     from explorer.engine.state import Kvm, KvmMemorySlot
-    from explorer.engine.types import AsId, Gfn
 
 __all__ = [
     "kvm_arch_flush_shadow_memslot",
     "kvm_mmu_zap_all_fast",
     "mmu_first_shadow_root_alloc",
     "shadow_guest_table",
+    "shadow_tables",
     "zaps_all",
 ]
 
+_PAGING_LEVELS = 5
+"""Levels a guest's page tables have at most (LA57)."""
+
 
 # -- making shadow pages ---------------------------------------------------------------------------
+
+
+def shadow_tables(kvm: KvmDraft, command: ShadowTables) -> Errno | None:
+    """Shadow a walk of guest tables in consecutive pages; with TDP there is nothing to shadow.
+
+    A root that lies in no visible slot gets no shadow page; nor do the tables below it if the walk cannot
+    read one of them: it ends in a guest page fault before anything is fetched.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: mmu_alloc_shadow_roots(); arch/x86/kvm/mmu/paging_tmpl.h: walk_addr_generic(),
+    fetch() [all profiles]
+    """
+    if command.as_id >= len(kvm.memslots) or not 1 <= command.levels <= _PAGING_LEVELS:
+        return Errno.EINVAL
+    if kvm.config.tdp:
+        return None
+    as_id = AsId(command.as_id)
+    tables = [Gfn(command.gfn + at) for at in range(command.levels)]
+    readable = [kvm_is_visible_gfn(kvm, as_id, gfn) for gfn in tables]
+    if not readable[0]:
+        return None
+    if not kvm.shadow_root_allocated:
+        need_arch_lock(kvm.before, command)
+    mmu_first_shadow_root_alloc(kvm)
+    for at, gfn in enumerate(tables if all(readable) else tables[:1]):
+        shadow_guest_table(kvm, gfn, command.levels - at, as_id)
+    return None
 
 
 def mmu_first_shadow_root_alloc(kvm: KvmDraft) -> None:
@@ -142,7 +176,7 @@ def kvm_mmu_zap_all_fast(kvm: KvmDraft) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_all_fast() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_all_fast() [v5_10 to v7_3], kvm_mmu_invalidate_zap_all_pages() [pre_edd4]
     """
     kvm.enter("kvm_mmu_zap_all_fast")
     kvm.mmu_valid_gen ^= 1
@@ -175,7 +209,7 @@ def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot(), kvm_mmu_zap_memslot_pages_and_flush() [v6_12 to v7_3, with
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot(), kvm_mmu_zap_memslot_pages_and_flush() [v6_12 to v7_3; with
     the quirk off]
     """
     kvm.enter("kvm_mmu_zap_memslot")
@@ -200,8 +234,8 @@ def kvm_arch_flush_shadow_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_arch_flush_shadow_memslot() [v6_6 to v7_3; in x86.c and through the
-    notifier list in v6_1]
+    arch/x86/kvm/mmu/mmu.c: kvm_arch_flush_shadow_memslot() [all profiles; up to v6_1 in x86.c and through
+    the notifier list]
     """
     kvm.enter("kvm_arch_flush_shadow_memslot")
     if kvm.profile.region_hook == "track_flush_slot":
@@ -221,7 +255,7 @@ def _kvm_page_track_flush_slot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_page_track_flush_slot() [v6_1; gone in v6_6]
+    arch/x86/kvm/mmu/page_track.c: kvm_page_track_flush_slot() [up to v6_1]
     """
     kvm.enter("kvm_page_track_flush_slot")
     for user in kvm.track_notifiers:

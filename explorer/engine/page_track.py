@@ -49,7 +49,7 @@ def kvm_page_track_write_tracking_enabled(kvm: KvmDraft) -> bool:
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write_tracking_enabled() [v6_1: by build; v6_12 on: on demand]
+    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write_tracking_enabled() [v6_1 to v7_3; from v6_12 on demand]
     """
     match kvm.profile.track_arrays:
         case "always":
@@ -89,7 +89,8 @@ def kvm_gfn_is_write_tracked(kvm: KvmDraft, slot: KvmMemorySlot | None, gfn: int
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_gfn_is_write_tracked() [v7_3 and stable 6.1: both address spaces]
+    arch/x86/kvm/mmu/page_track.c: kvm_gfn_is_write_tracked() [v6_6 to v7_3; from v7_3 on, and in stable 6.1,
+    both address spaces], kvm_slot_page_track_is_active() [v6_1]
     """
     if slot is None or not kvm_page_track_write_tracking_enabled(kvm):
         return False
@@ -109,7 +110,7 @@ def _update_gfn_write_track(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, count:
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: update_gfn_write_track() [all profiles]
+    arch/x86/kvm/mmu/page_track.c: update_gfn_write_track() [v6_6 to v7_3], update_gfn_track() [up to v6_1]
     """
     kvm.enter("update_gfn_write_track")
     array_id = slot.arch.gfn_write_track
@@ -169,8 +170,8 @@ def write_track_add(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, by: str) -> No
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: __kvm_write_track_add_gfn() [v6_6 to v7_3], kvm_slot_page_track_add_page() [v6_1];
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_disallow_lpage() [all profiles]
+    arch/x86/kvm/mmu/page_track.c: __kvm_write_track_add_gfn() [v6_6 to v7_3], kvm_slot_page_track_add_page()
+    [up to v6_1]; arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_disallow_lpage() [all profiles]
     """
     kvm.enter("__kvm_write_track_add_gfn")
     if _refused_as_disabled(kvm, "__kvm_write_track_add_gfn"):
@@ -192,7 +193,7 @@ def write_track_remove(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int, by: str) ->
     References
     ----------
     arch/x86/kvm/mmu/page_track.c: __kvm_write_track_remove_gfn() [v6_6 to v7_3],
-    kvm_slot_page_track_remove_page() [v6_1]; arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_allow_lpage() [all profiles]
+    kvm_slot_page_track_remove_page() [up to v6_1]; arch/x86/kvm/mmu/mmu.c: kvm_mmu_gfn_allow_lpage() [all profiles]
     """
     kvm.enter("__kvm_write_track_remove_gfn")
     if _refused_as_disabled(kvm, "__kvm_write_track_remove_gfn"):
@@ -219,7 +220,8 @@ def kvm_write_track_add_gfn(kvm: KvmDraft, gfn: int, by: str) -> Errno | None:
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_write_track_add_gfn() [v6_6 to v7_3; before, the caller did the lookup]
+    arch/x86/kvm/mmu/page_track.c: kvm_write_track_add_gfn() [v6_6 to v7_3], kvm_slot_page_track_add_page() [up to v6_1;
+    its caller did the lookup]
     """
     kvm.enter("kvm_write_track_add_gfn")
     slot = gfn_to_memslot(kvm.active(0), gfn)
@@ -234,7 +236,8 @@ def kvm_write_track_remove_gfn(kvm: KvmDraft, gfn: int, by: str) -> Errno | None
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_write_track_remove_gfn() [v6_6 to v7_3; before, the caller did the lookup]
+    arch/x86/kvm/mmu/page_track.c: kvm_write_track_remove_gfn() [v6_6 to v7_3], kvm_slot_page_track_remove_page() [up to
+    v6_1; its caller did the lookup]
     """
     kvm.enter("kvm_write_track_remove_gfn")
     slot = gfn_to_memslot(kvm.active(0), gfn)

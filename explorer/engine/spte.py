@@ -90,8 +90,8 @@ def install_spte(kvm: KvmDraft, as_id: int, owner: int, spte: Spte) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: direct_map() (__direct_map() up to v6_1), drop_large_spte();
-    arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_map(), tdp_mmu_split_huge_page() [v6_1 to v7_3]
+    arch/x86/kvm/mmu/mmu.c: direct_map() [v6_6 to v7_3], __direct_map() [up to v6_1], drop_large_spte() [all
+    profiles]; arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_map(), tdp_mmu_split_huge_page() [v6_1 to v7_3]
     """
     covering = spte_at(kvm, owner, spte.gfn)
     if covering is not None and covering[1].level > spte.level and kvm.config.tdp_mmu_enabled:

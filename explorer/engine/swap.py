@@ -54,7 +54,8 @@ def copy(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_set_memslot(), kvm_copy_memslot() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_set_memslot(), kvm_invalidate_memslot(), kvm_copy_memslot() [v6_1 to v7_3],
+    kvm_set_memslot(), kvm_dup_memslots() [v5_10], __kvm_set_memory_region() [pre_edd4]
     """
     kvm.enter("kvm_set_memslot")
     old = update.old
@@ -70,7 +71,8 @@ def stage_invalid(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_invalidate_memslot(), the first kvm_replace_memslot() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_invalidate_memslot(), the first kvm_replace_memslot() [v6_1 to v7_3],
+    kvm_set_memslot() [v5_10], __kvm_set_memory_region() [pre_edd4]
     """
     _kvm_replace_memslot(kvm, update.old, update.invalid)
 
@@ -80,7 +82,8 @@ def publish(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_swap_active_memslots(), up to rcu_assign_pointer() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_swap_active_memslots() [v6_1 to v7_3], install_new_memslots() [up to v5_10], both
+    up to rcu_assign_pointer() [all profiles]
     """
     kvm.enter("kvm_swap_active_memslots")
     as_id = update.call.as_id
@@ -100,7 +103,8 @@ def activate(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_activate_memslot(), up to the swap [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_activate_memslot(), up to the swap [v6_1 to v7_3], install_new_memslots() [up to
+    v5_10]
     """
     kvm.enter("kvm_activate_memslot")
     publish(kvm, update)
@@ -118,7 +122,8 @@ def drain(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_swap_active_memslots(), from synchronize_srcu_expedited() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_swap_active_memslots() [v6_1 to v7_3], install_new_memslots() [up to v5_10], both
+    from synchronize_srcu_expedited() [all profiles]
     """
     as_id, profile = update.call.as_id, kvm.profile
     if kvm.events is not None:
@@ -143,7 +148,8 @@ def zap(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_invalidate_memslot(), after the swap [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_invalidate_memslot(), after the swap [v6_1 to v7_3], kvm_set_memslot() [v5_10],
+    __kvm_set_memory_region() [pre_edd4]
     """
     old, invalid = update.old, update.invalid
     assert old is not None, "a zap follows an invalidation"
@@ -164,7 +170,7 @@ def stage_new(kvm: KvmDraft, update: RegionUpdate) -> None:
     References
     ----------
     virt/kvm/kvm_main.c: kvm_create_memslot(), kvm_delete_memslot(), kvm_move_memslot(),
-    kvm_update_flags_memslot() [v6_1 to v7_3]
+    kvm_update_flags_memslot() [v6_1 to v7_3], update_memslots() [up to v5_10]
     """
     _kvm_replace_memslot(kvm, update.old, update.new)
 
@@ -174,7 +180,7 @@ def drain_and_mirror(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_activate_memslot() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_activate_memslot() [v6_1 to v7_3], install_new_memslots() [up to v5_10]
     """
     drain(kvm, update)
     left_behind = update.invalid if update.invalid is not None else update.old
@@ -188,7 +194,7 @@ def drain_and_restore(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_set_memslot(), the error path [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_set_memslot(), the error path [v5_10 to v7_3], __kvm_set_memory_region() [pre_edd4]
     """
     drain(kvm, update)
     invalid = update.invalid
@@ -203,7 +209,8 @@ def _kvm_replace_memslot(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemor
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_replace_memslot() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_replace_memslot() [v6_1 to v7_3], kvm_set_memslot() [v5_10],
+    __kvm_set_memory_region() [pre_edd4]
     """
     kvm.enter("kvm_replace_memslot")
     some = old if old is not None else new
@@ -235,7 +242,8 @@ def _mirror(kvm: KvmDraft, old: KvmMemorySlot | None, new: KvmMemorySlot | None)
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_activate_memslot(), the second kvm_replace_memslot() [v6_1 to v7_3]
+    virt/kvm/kvm_main.c: kvm_activate_memslot(), the second kvm_replace_memslot() [v6_1 to v7_3],
+    kvm_set_memslot(), which frees the array that was replaced [v5_10], __kvm_set_memory_region() [pre_edd4]
     """
     kvm.enter("kvm_replace_memslot")
     as_id = kvm.update.call.as_id if kvm.update is not None else 0

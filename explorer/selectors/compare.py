@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from explorer.engine.apply import BusyError
 from explorer.engine.commands import SetMemoryRegion
 from explorer.engine.events import (
     ArrayAllocated,
@@ -21,6 +20,7 @@ from explorer.engine.events import (
     ReadersDrained,
     TrackerNotified,
 )
+from explorer.engine.locks import BusyError
 from explorer.engine.state import DirtyBitmap, Kvmgt
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange

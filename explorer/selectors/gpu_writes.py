@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from explorer.engine.apply import BusyError, apply
+from explorer.engine.apply import apply
 from explorer.engine.commands import GuestWrite
 from explorer.engine.events import GpuEntryShadowed, GuestWriteServed, TrackerNotified
+from explorer.engine.locks import BusyError
 from explorer.engine.state import Kvmgt
 from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, Gfn
 from explorer.explain.words import hex_text

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from explorer.engine.apply import BusyError, apply
+from explorer.engine.apply import apply
 from explorer.engine.commands import GuestRead, GuestWrite
 from explorer.engine.events import GuestReadServed, GuestWriteServed
+from explorer.engine.locks import BusyError
 from explorer.engine.types import PAGE_SHIFT
 from explorer.engine.uapi import KvmMrChange
 from explorer.explain.ledger import watches_of

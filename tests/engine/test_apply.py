@@ -3,10 +3,11 @@
 import pytest
 from story import Story, story
 
-from explorer.engine.apply import BusyError, apply, walk
+from explorer.engine.apply import apply, walk
 from explorer.engine.commands import Advance, Begin, SetMemoryRegion, parse_command
 from explorer.engine.config import VmConfig
 from explorer.engine.events import Called
+from explorer.engine.locks import BusyError
 from explorer.engine.profile import PROFILES, SOURCES, KernelProfile, differences, get_profile
 from explorer.engine.types import ExplorerError
 

@@ -21,11 +21,12 @@ from hypothesis.stateful import (
 )
 from story import H, Story
 
-from explorer.engine.apply import BusyError, apply
+from explorer.engine.apply import apply
 from explorer.engine.commands import Advance, Command, SetMemoryRegion
 from explorer.engine.config import VmConfig
 from explorer.engine.events import KernelWarned
 from explorer.engine.invariants import INVARIANTS, STEP_INVARIANTS, step_violations, violations
+from explorer.engine.locks import BusyError
 from explorer.engine.lookup import KVM_HVA_ERR_BAD, gfn_to_hva
 from explorer.engine.profile import PROFILES
 from explorer.engine.state import Kvmgt, new_vm

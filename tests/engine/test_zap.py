@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from story import Story, story
 
-from explorer.engine.apply import BusyError
 from explorer.engine.commands import EnableCap, SetTssAddr
 from explorer.engine.draft import KvmDraft
 from explorer.engine.events import KernelWarned, MappingsZapped, ShadowPageZapped
 from explorer.engine.invariants import get_invariant, violations
+from explorer.engine.locks import BusyError
 from explorer.engine.mmu import mmu_first_shadow_root_alloc, shadow_guest_table
 from explorer.engine.profile import PROFILES, get_profile
 from explorer.engine.spte import sptes_of_gfn
