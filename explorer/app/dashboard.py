@@ -88,6 +88,8 @@ class App:
         self._late = LateTab()
         self._marks = TimelineMarks()
         self._marks_turn = 0
+        self._told: dict[str, Any] = {}
+        """What the page was last told of what surrounds the pictures."""
         self._performed: tuple[Run, Performed] | None = None
         """What came of the run that was last performed on the machine's own KVM."""
         self.widget = self._controls.place(self.stage)
@@ -132,7 +134,7 @@ class App:
         self._controls.show(self.state)
         self._builder.use(self.state)
         if self.state.revision == before.revision:
-            self.stage.say({"t": "around", **self._around()})
+            self._say_around()
         else:
             self._send_plan(mode)
             if mode == "play" and self.state.run is not before.run and self.state.run.outcomes[-1].errno is not None:
@@ -144,10 +146,11 @@ class App:
         """Tell the page that pictures changed: how many stops there are, and the first of them."""
         state = self.state
         stop = Stop(state.stop.op, 0) if mode == "play" else state.stop
+        self._told = self._around()
         self.stage.say(
             {
                 "t": "plan",
-                **self._around(),
+                **self._told,
                 "rev": state.revision,
                 "at": list(stop),
                 "mode": mode,
@@ -157,6 +160,14 @@ class App:
                 "first": self._builder.message([stop]),
             }
         )
+
+    def _say_around(self) -> None:
+        """Tell the page what is new of what surrounds the pictures: at most stops it is little."""
+        now = self._around()
+        self.stage.say(
+            {"t": "around"} | {key: value for key, value in now.items() if self._told.get(key, ...) != value}
+        )
+        self._told = now
 
     def _around(self) -> dict[str, Any]:
         """Return what surrounds the pictures: notice, preflight, address, question."""
@@ -411,6 +422,7 @@ class App:
     def _say_marks(self) -> None:
         fresh = self._marks.fresh(self.state)
         if fresh is not None:
+            self._told["marks"] = fresh
             self.stage.say({"t": "marks", "marks": fresh})
 
     # -- the Kernels tab -------------------------------------------------------------------------
@@ -475,7 +487,8 @@ class App:
 
         def show(performed: Performed) -> None:
             self._performed = (run, performed)
-            self.stage.say({"t": "device", "panel": performed.panel, "badge": self._badge()})
+            self._told["device"] = self._badge()
+            self.stage.say({"t": "device", "panel": performed.panel, "badge": self._told["device"]})
 
         try:
             loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ Those of 5.10 and newer are the ones in the recorded call trees, as far as the c
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -263,11 +264,17 @@ def release_of(profile: KernelProfile) -> str:
 
 def name_in(function: str, profile: KernelProfile) -> str | None:
     """Return what a function is called in the kernel of a profile; None if that has no such function."""
+    return _name_in(function, _TREE[profile.name])
+
+
+@cache
+def _name_in(function: str, tree: str) -> str | None:
+    release = _number(tree)
     gone = _GONE.get(function)
-    if gone is not None and not is_older(profile, gone):
+    if gone is not None and release >= _number(gone):
         return None
-    for release, names in _OLDER_NAMES:
-        if is_older(profile, release) and function in names:
+    for newer, names in _OLDER_NAMES:
+        if release < _number(newer) and function in names:
             return names[function]
     return function
 

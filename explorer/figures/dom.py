@@ -43,12 +43,18 @@ def el(tag: str, *children: Node | None, cls: str = "", **attributes: Any) -> No
     if cls:
         attrs["class"] = cls
     for name, value in attributes.items():
-        key = name.rstrip("_").replace("_", "-") if name != "viewBox" else name
-        if key not in ATTRIBUTES and not key.startswith(("data-", "aria-")):
-            raise ValueError(f"{key!r} is no attribute of a document tree")
+        key = _key(name)
         if value is not None and value is not False:
             attrs[key] = value
-    return [tag, attrs, *(child for child in children if child is not None)]
+    return [tag, attrs, *children] if None not in children else [tag, attrs, *(c for c in children if c is not None)]
+
+
+@cache
+def _key(name: str) -> str:
+    key = name.rstrip("_").replace("_", "-") if name != "viewBox" else name
+    if key not in ATTRIBUTES and not key.startswith(("data-", "aria-")):
+        raise ValueError(f"{key!r} is no attribute of a document tree")
+    return key
 
 
 _CODE = re.compile(r"`([^`]*)`|\*\*([^*]*)\*\*")

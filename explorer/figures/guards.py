@@ -55,7 +55,7 @@ def guards_panel(view: GuardsView, xray: XrayView | None = None, bar: TimeBar | 
         el("div", el("small", "free: nothing is touched yet", cls="ladder-head"), ladder, cls="guards-left"),
         _bill(view) if xray is None else xray_panel(xray),
         _time_bar(bar) if bar is not None else None,
-        cls="guards" + (" has-xray" if xray is not None else ""),
+        cls="guards" + (" has-fired" if view.fired is not None else "") + (" has-xray" if xray is not None else ""),
     )
 
 

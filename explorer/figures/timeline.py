@@ -27,10 +27,11 @@ def timeline_panel(view: TimelineView) -> Node:
     if view.hidden_before:
         items.append(el("span", f"{view.hidden_before} before", cls="tl-more"))
     for at, node in enumerate(view.nodes):
-        items.append(_node(node, current=node.tense == "now" and (at != view.open_after or not view.cells)))
+        opened = at == view.open_after and bool(view.cells)
+        items.append(_node(node, current=node.tense == "now" and not opened, opened=opened))
         if view.branch is not None and node.first <= view.branch.after <= node.last:
             items.append(_branch(view.branch))
-        if at == view.open_after and view.cells:
+        if opened:
             items.append(_track(view, node))
     if view.hidden_after:
         items.append(el("span", f"{view.hidden_after} after", cls="tl-more"))
@@ -42,7 +43,7 @@ def timeline_panel(view: TimelineView) -> Node:
     )
 
 
-def _node(node: TimelineNode, *, current: bool) -> Node:
+def _node(node: TimelineNode, *, current: bool, opened: bool) -> Node:
     words = f"{node.title} {node.detail}".strip()
     return el(
         "button",
@@ -50,7 +51,10 @@ def _node(node: TimelineNode, *, current: bool) -> Node:
         el("span", glyph(node.glyph, size=22), cls="tl-glyph" + (" is-stack" if node.last > node.first else "")),
         el("span", node.detail, cls="tl-detail"),
         el("span", cls="tl-handle") if current else None,
-        cls=f"tl-node is-{node.tense}" + (" is-ghost" if node.ghost else "") + (" is-current" if current else ""),
+        cls=f"tl-node is-{node.tense}"
+        + (" is-ghost" if node.ghost else "")
+        + (" is-current" if current else "")
+        + (" is-open" if opened else ""),
         type="button",
         data_op=node.last,
         data_first=node.first,

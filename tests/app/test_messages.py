@@ -30,6 +30,10 @@ class Page:
     def last(self, kind: str) -> dict[str, Any]:
         return next(message for message in reversed(self.heard) if message["t"] == kind)
 
+    def told(self, key: str) -> Any:
+        """Return what the page knows of what surrounds the pictures: it is told only what is new."""
+        return next(message[key] for message in reversed(self.heard) if key in message)
+
     @property
     def revision(self) -> int:
         return int(self.last("plan")["rev"])
@@ -100,8 +104,43 @@ def test_a_message_that_is_none_is_told_and_changes_nothing() -> None:
     for message in ({"t": "at", "rev": 1}, {"t": "zoom", "gfn": "here"}, {"t": "note", "op": "x"}):
         page.say(**message | ({"rev": page.revision} if "rev" in message else {}))
 
-        assert "The explorer itself failed here and changed nothing." in page.last("around")["notice"]["text"]
+        assert "The explorer itself failed here and changed nothing." in page.told("notice")["text"]
         assert page.app.state.run is before
+
+
+def test_what_surrounds_the_pictures_is_told_once() -> None:
+    page = Page()
+    assert {"notice", "preflight", "marks", "formats", "link"} <= set(page.last("plan"))
+
+    page.say(t="at", rev=page.revision, op=3, cell=END)
+    page.say(t="at", rev=page.revision, op=3, cell=END - 1)
+    assert set(page.last("around")) <= {"t", "link", "marks"}, "the same stop: nothing else can have changed"
+
+    page.say(t="zoom", gfn="here")
+    assert page.last("around")["notice"]["text"].startswith("The explorer itself failed here")
+    page.say(t="at", rev=page.revision, op=2, cell=0)
+    assert "notice" not in page.last("around"), "it stands there already"
+    page.say(t="dismiss")
+    assert page.last("around")["notice"] is None
+
+
+def test_a_page_that_comes_back_is_told_everything_again() -> None:
+    page = Page()
+    page.say(t="zoom", gfn="here")
+
+    page.say(t="hello", again=True, **PAGE)
+
+    assert set(page.last("plan")) >= {
+        "notice",
+        "preflight",
+        "marks",
+        "formats",
+        "link",
+        "device",
+        "question",
+        "earlier",
+    }
+    assert page.last("plan")["notice"]["text"].startswith("The explorer itself failed here")
 
 
 def test_a_picture_that_cannot_be_made_leaves_the_page_where_it_was() -> None:

@@ -64,9 +64,11 @@ _DRAWN = """
 _COUNT = """
 () => {
   const root = document.querySelector(".mx");
-  const held = (window.__held = { pictures: 0, pressed: 0, painted: 0 });
+  const held = (window.__held = { pictures: 0, pressed: 0, painted: 0, op: root.dataset.op });
   window.__counting?.disconnect();
   window.__counting = new MutationObserver(() => {
+    if (root.dataset.op === held.op) return; // the same stop, drawn once more
+    held.op = root.dataset.op;
     held.pictures += 1;
     requestAnimationFrame(() => {
       const painted = new MessageChannel();

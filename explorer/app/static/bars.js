@@ -40,6 +40,7 @@ const Bars = (Base) =>
         bar(this.notice.text, this.notice.kind === "error" ? "is-error" : "is-info", actions, this.notice);
       }
       this.bars.replaceChildren(...bars);
+      this.frameBox().toggleAttribute("data-told", bars.length > 0);
     }
 
     // What a person is told of a session that does not answer, and the ways out.
@@ -94,7 +95,7 @@ const Bars = (Base) =>
     }
 
     dismiss() {
-      this.notice = null;
+      this.notice = this.noticed = null;
       this.drawBars();
       this.say({ t: "dismiss" });
     }

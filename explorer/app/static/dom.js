@@ -30,6 +30,40 @@ function build(node) {
   return element;
 }
 
+// Make an element that was built from one tree what another one says, and return it, or what takes its place. What both
+// have stays where it is: who steps along a line of sixty operations has a few of them built anew, and laid out.
+function renew(element, before, after) {
+  const alike = (a, b) => Array.isArray(a) && Array.isArray(b) && a[0] === b[0] && JSON.stringify(a[1]) === JSON.stringify(b[1]);
+  if (!alike(before, after)) return build(after);
+  const old = before.slice(2).map((tree, n) => ({ tree, node: element.childNodes[n] }));
+  const kept = new Map(old.map((child) => [JSON.stringify(child.tree), child]));
+  const same = after.slice(2).map((tree) => {
+    const key = JSON.stringify(tree);
+    const found = kept.get(key);
+    kept.delete(key);
+    return found;
+  });
+  const stays = new Set(same);
+  const nodes = after.slice(2).map((tree, n) => {
+    if (same[n]) return same[n].node;
+    const there = old[n];
+    return there && !stays.has(there) && Array.isArray(tree) ? renew(there.node, there.tree, tree) : build(tree);
+  });
+  const wanted = new Set(nodes);
+  for (const { node } of old) if (!wanted.has(node)) node.remove();
+  arrange(element, nodes);
+  return element;
+}
+
+// Put nodes into an element in their order, and touch none that is in its place: what is moved loses the focus.
+function arrange(element, nodes) {
+  let next = element.firstChild;
+  for (const node of nodes) {
+    if (node === next) next = next.nextSibling;
+    else element.insertBefore(node, next);
+  }
+}
+
 function make(tag, cls, text) {
   const element = document.createElement(tag);
   if (cls) element.className = cls;

@@ -1,5 +1,7 @@
 // Drawing the stop the cursor is at: at most once in a frame of the browser.
 
+const RENEWED = new Set(["timeline", "strip", "fields", "ledger"]); // much of them is the same at the next stop
+
 const Drawing = (Base) =>
   class extends Base {
     schedule() {
@@ -20,6 +22,15 @@ const Drawing = (Base) =>
       else host.replaceChildren(build(tree));
     }
 
+    // Put a tree in the place of another one that is like it.
+    renew(host, tree) {
+      const there = host.firstChild;
+      const now = there && tree ? renew(there, this.trees.get(host), tree) : null;
+      if (now === null) this.put(host, tree);
+      else if (now !== there) host.replaceChildren(now);
+      this.trees.set(host, tree);
+    }
+
     // Put a tree unless it is the one already there. Focus inside survives: on the stop where we are it goes with us,
     // elsewhere it stays on what it points at.
     show(host, frame, name) {
@@ -29,15 +40,14 @@ const Drawing = (Base) =>
       const held = host.contains(document.activeElement) ? document.activeElement : null;
       const here = held?.matches(".is-now, .is-current");
       const again = held && [held.dataset.op, held.dataset.cell, held.dataset.slot, held.dataset.term];
-      this.put(host, this.piece(frame, name));
+      if (RENEWED.has(name)) this.renew(host, this.piece(frame, name));
+      else this.put(host, this.piece(frame, name));
       if (again) {
         const same = [...host.querySelectorAll("[data-op],[data-slot],[data-term]")].find(
           (e) => e.dataset.op === again[0] && e.dataset.cell === again[1] && e.dataset.slot === again[2] && e.dataset.term === again[3],
         );
         const now = host.querySelector(".tl-cell.is-now, .is-current");
-        const next = (here ? now : same) ?? now;
-        if (next) next.focus({ preventScroll: true });
-        else this.focus(); // what it was on is gone: the keys go on working
+        this.refocus = (here ? now : same) ?? now; // none: what it was on is gone, and the keys go on working
       }
     }
 
@@ -51,7 +61,7 @@ const Drawing = (Base) =>
       this.show(this.mapHead, frame, "head");
       this.show(this.timeBody, frame, "timeline");
       this.show(this.rail, frame, "rail");
-      if (this.root.dataset.op !== String(op)) this.rail.scrollTop = 0; // another verdict
+      const another = this.root.dataset.op !== String(op);
       this.drawMarks();
       this.show(this.because, frame, "because");
       this.show(this.slide, frame, "slide");
@@ -75,7 +85,10 @@ const Drawing = (Base) =>
       this.root.dataset.pen = "sketch";
       if (!this.wanted) this.root.dataset.state = "ready";
       this.wait.remove();
+      // What asks the browser where things are comes last, or it would lay out the page in the middle of a picture.
       this.scrollTimeline();
+      if (another) this.rail.scrollTop = 0; // another verdict
+      if (this.refocus !== undefined) this.giveFocus();
       if (!this.started) (globalThis.requestIdleCallback ?? setTimeout)(() => this.start(), { timeout: 1000 });
       clearTimeout(this.settling);
       this.settling = setTimeout(() => this.settle(), SETTLE_AFTER);
@@ -101,6 +114,7 @@ const Drawing = (Base) =>
       this.show(this.strip, frame, "strip");
       if (this.tab === "guards") {
         this.show(this.panels.guards, frame, "guards");
+        this.tabs.toggleAttribute("data-xray", this.panels.guards.querySelector(".xray") !== null);
         return;
       }
       this.show(this.fields, frame, "fields");
@@ -124,11 +138,21 @@ const Drawing = (Base) =>
       this.unchanged.hidden = this.root.dataset.only !== "changes" || !table || changed !== null;
     }
 
+    giveFocus() {
+      if (this.refocus) this.refocus.focus({ preventScroll: true });
+      else this.focus();
+      this.refocus = undefined;
+    }
+
     scrollTimeline() {
       const now = this.timeBody.querySelector(".tl-cell.is-now, .tl-node.is-current");
       const line = this.timeBody.querySelector(".tl-line");
       const track = this.timeBody.querySelector(".tl-track");
-      if (track) track.classList.toggle("is-tight", track.clientWidth / track.children.length < 56);
+      if (track) {
+        track.classList.toggle("is-tight", this.tight); // as the one before: mostly it is so again
+        this.tight = track.clientWidth / track.children.length < 56;
+        track.classList.toggle("is-tight", this.tight);
+      }
       if (now && line && line.scrollWidth > line.clientWidth) {
         const [there, room] = [now, line].map((element) => element.getBoundingClientRect());
         line.scrollLeft += (there.left + there.width / 2 - room.left - room.width / 2) / zoomOf(line);

@@ -47,7 +47,32 @@ function outline(xs, ys, height) {
   return path;
 }
 
-function hatch(draw, path, { shape, fgcolor, size, solidity }, { width, height }) {
+// Dots by the thousand are one brush: a tile of it, four times as large as it is painted.
+const TILE = 4;
+const brushes = new Map();
+
+function dots(draw, { fgcolor, size, solidity }) {
+  const key = [fgcolor, size, solidity].join(" ");
+  if (!brushes.has(key)) {
+    const tile = make("canvas");
+    tile.width = tile.height = size * TILE;
+    const pen = tile.getContext("2d");
+    const radius = Math.sqrt((solidity * size * size) / Math.PI) * TILE;
+    pen.fillStyle = fgcolor;
+    pen.fillRect((size * TILE) / 2 - radius, (size * TILE) / 2 - radius, 2 * radius, 2 * radius);
+    brushes.set(key, draw.createPattern(tile, "repeat"));
+    brushes.get(key).setTransform(new DOMMatrix().scale(1 / TILE));
+  }
+  return brushes.get(key);
+}
+
+function hatch(draw, path, pattern, { width, height }) {
+  const { shape, fgcolor, size, solidity } = pattern;
+  if (shape === ".") {
+    draw.fillStyle = dots(draw, pattern);
+    draw.fill(path);
+    return;
+  }
   draw.save();
   draw.clip(path);
   draw.strokeStyle = draw.fillStyle = fgcolor;
@@ -60,12 +85,6 @@ function hatch(draw, path, { shape, fgcolor, size, solidity }, { width, height }
     }
   }
   draw.stroke();
-  if (shape === ".") {
-    const radius = Math.sqrt((solidity * size * size) / Math.PI);
-    for (let x = size / 2; x < width; x += size) {
-      for (let y = size / 2; y < height; y += size) draw.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
-    }
-  }
   draw.restore();
 }
 
@@ -204,8 +223,16 @@ class Figure {
     svg.setAttribute("width", layout.width);
     svg.setAttribute("height", layout.height);
     const nodes = [];
+    const kept = new Map([...svg.children].map((text) => [text.dataset.key, text]));
     if (words) {
       for (let i = 0; i < words.x.length; i += 1) {
+        const look = [words.x[i], words.y[i], words.textposition[i], words.textfont.color[i], words.textfont.size[i]];
+        const key = [layout.height, ...look, words.text[i]].join(" ");
+        if (kept.has(key)) {
+          nodes.push(kept.get(key));
+          kept.delete(key);
+          continue;
+        }
         const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
         const bold = words.text[i].startsWith("<b>");
         text.setAttribute("x", words.x[i]);
@@ -215,10 +242,12 @@ class Figure {
         text.setAttribute("font-size", words.textfont.size[i]);
         if (bold) text.setAttribute("font-weight", "600");
         text.textContent = bold ? words.text[i].slice(3, -4) : words.text[i];
+        text.dataset.key = key;
         nodes.push(text);
       }
     }
-    svg.replaceChildren(...nodes);
+    kept.forEach((text) => text.remove());
+    arrange(svg, nodes);
   }
 
   nearest(event) {

@@ -21,6 +21,7 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     this.pieces = new Map();
     this.frames = new Map();
     this.cells = new Map();
+    this.trees = new WeakMap(); // what hosts were built from
     this.rev = -1;
     this.at = [-1, 0];
     this.ops = 0;
@@ -254,26 +255,36 @@ class Stage extends Hands(Drawing(Moving(LateTabs(Bars(Logs(Notes(Sheets(Talk(Pa
     if (this.wanted) this.go(this.wanted, { report: true });
   }
 
-  around(message) {
-    this.notice = message.notice;
-    this.earlier = message.earlier;
-    this.takeMarks(message.marks);
-    this.showBadge(message.device);
+  // What surrounds the pictures. Python says what is new of it; what the page told itself gives way.
+  around({ notice, earlier, marks, device, formats, question, preflight, link }) {
+    if (notice !== undefined) this.noticed = notice;
+    if (this.notice !== this.noticed || earlier !== undefined) {
+      this.notice = this.noticed;
+      this.earlier = earlier ?? this.earlier;
+      this.drawBars();
+    }
+    if (marks) this.takeMarks(marks);
+    if (device !== undefined) this.showBadge(device);
+    if (formats) this.offerFormats(formats);
+    if (question !== undefined) this.asking = question;
+    if (preflight) {
+      this.put(this.preflight, preflight);
+      const room = this.preflight.parentElement; // where it does not fit it is scrolled, with keys as well
+      if (room) room.tabIndex = room.scrollHeight > room.clientHeight ? 0 : -1;
+    }
+    if (link) this.link = link;
+    this.writeAddress();
+  }
+
+  offerFormats(formats) {
     this.formats.replaceChildren(
-      ...message.formats.map(([name, title]) => {
+      ...formats.map(([name, title]) => {
         const made = make("button", "mx-key", title);
         made.type = "button";
         made.addEventListener("click", () => this.say({ t: "export", format: name }));
         return made;
       }),
     );
-    this.asking = message.question;
-    this.put(this.preflight, message.preflight);
-    const room = this.preflight.parentElement; // where it does not fit it is scrolled, with keys as well
-    if (room) room.tabIndex = room.scrollHeight > room.clientHeight ? 0 : -1;
-    this.drawBars();
-    this.link = message.link;
-    this.writeAddress();
   }
 
   close() {
