@@ -51,7 +51,7 @@ from explorer.selectors.effects import select_effects
 from explorer.selectors.eras import select_eras
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
-from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.hand_off import never_was, select_hand_off
 from explorer.selectors.kvmgt import select_kvmgt
 from explorer.selectors.matrix import select_matrix
 from explorer.selectors.over_time import select_over_time
@@ -247,7 +247,10 @@ def phases_of(run: Run, at: str = "") -> Panel:
 
 def hand_off_of(run: Run, at: str = "") -> Panel:
     """Return old slot, INVALID copy and new slot side by side, with the fate of each field."""
-    view = select_hand_off(_moment(run, at))
+    moment = _moment(run, at)
+    if never_was(moment):
+        return Panel(_none("Refused before a slot was made: nothing changes hands."))
+    view = select_hand_off(moment)
     return Panel(hand_off_panel(view) if view is not None else _none("This operation is no region call."))
 
 

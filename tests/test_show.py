@@ -149,3 +149,12 @@ def test_text_and_html_of_a_tree_hold_the_same_words_and_escape_them() -> None:
     assert to_html(tree) == (
         "<div><h2>A &lt;b&gt; &amp; more</h2><table><tr><th>a</th><td>1<i>st</i></td></tr></table></div>"
     )
+
+
+def test_a_create_that_was_refused_at_once_hands_nothing_over() -> None:
+    run = play("""
+set_region slot=0 gpa=0 size=0x10000 hva=0x7f0000000000
+set_region slot=1 gpa=0 size=0x10000 hva=0x7f0000010000
+""")
+
+    assert str(hand_off_of(run)) == "Refused before a slot was made: nothing changes hands."

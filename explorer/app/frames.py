@@ -34,7 +34,7 @@ from explorer.selectors.branches import elsewhere, set_aside
 from explorer.selectors.effects import select_effects
 from explorer.selectors.gpa_map import select_gpa_map
 from explorer.selectors.guards import select_guards
-from explorer.selectors.hand_off import select_hand_off
+from explorer.selectors.hand_off import never_was, select_hand_off
 from explorer.selectors.phases import select_phases
 from explorer.selectors.rail import select_rail
 from explorer.selectors.slide import select_slide
@@ -237,7 +237,7 @@ class FrameBuilder:
     ) -> dict[str, Any]:
         view, theme = state.view, theme_named(state.view.theme)
         strip, hand_off, arrays = select_phases(moment), None, None
-        if not _never_was(moment):
+        if not never_was(moment):
             hand_off, arrays = select_hand_off(moment), select_arrays(moment)
         guards = select_guards(moment)
         size = _map_size(view)
@@ -345,15 +345,8 @@ def _no_strip(moment: Moment) -> Node:
     return el("div", el("p", text), cls="strip is-empty")
 
 
-def _never_was(moment: Moment) -> bool:
-    """Return whether a call was refused before the slot it asked for was made, and there was none before it."""
-    op = moment.op
-    refused = op is not None and moment.call is not None and op.step.errno is not None and moment.old is None
-    return refused and op is not None and not any(cell.word == "allocate" for cell in op.cells)
-
-
 def _no_hand_off(moment: Moment) -> Node:
-    if _never_was(moment):
+    if never_was(moment):
         return el("p", "Refused before a slot was made: nothing changes hands. The guards say why.", cls="empty")
     effects = select_effects(moment)
     if effects is not None and effects.rows:

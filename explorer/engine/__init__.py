@@ -13,5 +13,7 @@ Read in this order; every file ends its first lines with what to read next:
 - the rest of a VM, and the only door: `vcpu`, `apply`, `brief`
 - what holds at every moment: `slot_properties`, `tracking_properties`, `step_properties`, `invariants`
 
-Beside them stand the containers that keep all of it: sortedmap.py and runset.py.
+Citations name the files of the newest tree: before v5.5 those of arch/x86/kvm/mmu/, and before v5.0 those of
+arch/x86/kvm/vmx/, were in arch/x86/kvm/. Beside them stand the containers that keep all of it: sortedmap.py and
+runset.py.
 """

@@ -4,8 +4,8 @@ Rule 1: `apply` never changes its argument; an old snapshot stays valid for ever
 Rule 2: a call that the kernel refuses is a result with an errno, not an exception.
 
 Models the dispatch of virt/kvm/kvm_main.c: kvm_vm_ioctl().
-Not modelled: capabilities but three, vCPU ioctls but those that make slots or set the mode, reset and destruction
-of a VM. Read next: `brief`.
+Not modelled: capabilities but three (KVM_CAP_DISABLE_QUIRKS, the older form, is not among them), vCPU ioctls but
+those that make slots or set the mode, reset and destruction of a VM. Read next: `brief`.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def _enable_cap(draft: KvmDraft, command: EnableCap) -> Errno | None:
     if command.cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
         return dirty_log.enable_manual_protect(draft, command.arg)
     if command.cap == KVM_CAP_DISABLE_QUIRKS2:
-        # Quirks but the one of the zap are accepted and have no effect here.
+        # Quirks but those of the zap and of LINT0 are accepted and have no effect here.
         known = supported_quirks(draft.profile, draft.config)
         if not known or command.arg & ~known:
             return Errno.EINVAL

@@ -120,7 +120,7 @@ def supported_quirks(profile: KernelProfile, config: VmConfig) -> int:
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_x86_vendor_init(), kvm_vm_ioctl_check_extension() [v6_1 to v7_3]
+    arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension() [v6_1 to v7_3], kvm_x86_vendor_init() [v6_18, v7_3]
     """
     return profile.valid_quirks & ~(0 if config.tdp else KVM_X86_QUIRK_IGNORE_GUEST_PAT)
 
@@ -163,7 +163,7 @@ CAPABILITIES: dict[str, Capability] = {
         Capability("JOIN_MEMORY_REGIONS_WORKS", 30, _GENERIC, lambda *_: 1),
         Capability("SET_IDENTITY_MAP_ADDR", 37, _X86, lambda *_: 1),
         Capability("READONLY_MEM", 81, _X86, lambda *_: 1),
-        # Up to v6_6 it is no build option: every processor that is modelled can emulate SMM then.
+        # Up to v6_1 it is no build option: every processor that is modelled can emulate SMM then.
         Capability("X86_SMM", 117, _X86, lambda profile, config, _: int(config.smm or not profile.smm_is_optional)),
         Capability("MULTI_ADDRESS_SPACE", 118, _GENERIC, _address_spaces),
         Capability(

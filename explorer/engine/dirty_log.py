@@ -126,7 +126,7 @@ def _rearm(kvm: KvmDraft, slot: KvmMemorySlot, dirty: RunSet, first: int, end: i
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_arch_mmu_enable_log_dirty_pt_masked() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: kvm_arch_mmu_enable_log_dirty_pt_masked() [all profiles; the huge ones from v6_1 on]
     """
     if kvm.events is not None and any(run_start < end and first < run_end for run_start, run_end in dirty.runs()):
         # The kernel enters it for each word of 64 pages that has a bit, the engine once for all of them.
@@ -149,12 +149,12 @@ def _splits(kvm: KvmDraft) -> bool:
 def kvm_mmu_slot_apply_flags(kvm: KvmDraft, old: KvmMemorySlot, new: KvmMemorySlot) -> None:
     """Adapt mappings to a log that was switched on or off.
 
-    On: every page must be seen when it is written next, unless all are reported dirty from the start. Off:
-    huge pages may come back.
+    On: every page must be seen when it is written next, unless all are reported dirty from the start (then 5.10
+    still protects the huge ones). Off: huge pages may come back.
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing];
+    arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() [all profiles; for read-only slots it does nothing from v5_10 on];
     arch/x86/kvm/mmu/mmu.c: kvm_mmu_slot_try_split_huge_pages() [v6_1 to v7_3], kvm_mmu_slot_leaf_clear_dirty()
     [all profiles; with PML], kvm_mmu_slot_remove_write_access() [all profiles]
     """
@@ -165,6 +165,8 @@ def kvm_mmu_slot_apply_flags(kvm: KvmDraft, old: KvmMemorySlot, new: KvmMemorySl
         _drop_small_mappings(kvm, new)
         return
     if kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET:
+        if not kvm.profile.initially_set_spares_huge_pages and kvm.sptes.entries:
+            rearm_dirty_pages(kvm, new, new.base_gfn, new.end_gfn, least=PG_LEVEL_2M)
         return
     if kvm.profile.splits_huge_pages_early:
         kvm.enter("kvm_mmu_slot_try_split_huge_pages")
@@ -182,7 +184,7 @@ def _drop_small_mappings(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_sptes() [v5_10 to v6_12; by the host's page alone in v5_10],
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_collapsible_sptes() [up to v6_12; by the host's page alone up to v5_10],
     kvm_mmu_recover_huge_pages(); arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_recover_huge_pages() [v6_18, v7_3]
     """
     if kvm.profile.small_mappings_after_logging == "promoted":

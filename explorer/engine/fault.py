@@ -129,8 +129,8 @@ def kvm_faultin_pfn(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, write: bool) -> tup
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_faultin_pfn(), kvm_handle_error_pfn() [v6_1 to v7_3], try_async_pf(),
-    handle_abnormal_pfn() [up to v5_10]
+    arch/x86/kvm/mmu/mmu.c: kvm_faultin_pfn() [v6_1 to v7_3], try_async_pf() [up to v5_10],
+    kvm_handle_error_pfn() [v6_6 to v7_3], handle_abnormal_pfn() [up to v6_1]
     """
     kvm.enter("kvm_faultin_pfn")
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
@@ -165,7 +165,7 @@ def make_spte(
 
     References
     ----------
-    arch/x86/kvm/mmu/spte.c: make_spte() [v6_1 to v7_3]; arch/x86/kvm/mmu/mmu.c: set_spte() [up to v5_10]
+    arch/x86/kvm/mmu/spte.c: make_spte() [v5_10 to v7_3]; arch/x86/kvm/mmu/mmu.c: set_spte() [up to v5_10]
     """
     pages = pages_per_hpage(level)
     writable = host_writable and access_writable
@@ -198,7 +198,7 @@ def _direct_pte_prefetch(kvm: KvmDraft, as_id: AsId, gfn: Gfn) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: __direct_pte_prefetch() [all profiles; in v5_10 not those behind the last entry
+    arch/x86/kvm/mmu/mmu.c: __direct_pte_prefetch() [all profiles; up to v5_10 not those behind the last entry
     that is present]
     """
     first = gfn & -_PTE_PREFETCH_NUM
@@ -219,7 +219,7 @@ def _direct_pte_prefetch_many(kvm: KvmDraft, as_id: AsId, start: int, end: int) 
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: direct_pte_prefetch_many() [up to v6_12], kvm_mmu_prefetch_sptes() [v6_18, v7_3]
+    arch/x86/kvm/mmu/mmu.c: direct_pte_prefetch_many() [all profiles], kvm_mmu_prefetch_sptes() [v6_18, v7_3]
     """
     slot = gfn_to_memslot(kvm.active(as_id), start)
     if slot is None or end > slot.end_gfn:
@@ -237,8 +237,8 @@ def prefetch_page(kvm: KvmDraft, as_id: AsId, gfn: Gfn, *, access_writable: bool
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: gfn_to_memslot_dirty_bitmap() [all profiles], gfn_to_page_many_atomic()
-    [up to v6_12], kvm_prefetch_pages() [v6_18, v7_3]
+    arch/x86/kvm/mmu/mmu.c: gfn_to_memslot_dirty_bitmap() [all profiles]; virt/kvm/kvm_main.c:
+    gfn_to_page_many_atomic() [up to v6_12], kvm_prefetch_pages() [v6_18, v7_3]
     """
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
     if slot is None or slot.flags & (KVM_MEMSLOT_INVALID | KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY):

@@ -163,6 +163,7 @@ _PAGES_ACCOUNTED = Guard(
     errno=Errno.EIO,
     passes=lambda kvm, u: u.old is None or kvm.nr_memslot_pages >= u.old.npages,
     operands=lambda kvm, u: f"VM has {kvm.nr_memslot_pages}, slot {u.old.npages if u.old else 0}",
+    behaviour=lambda profile: profile.pages_of_vm_are_checked,
 )
 _TOTAL_NO_WRAP = Guard(
     name="total_no_wrap",
@@ -171,6 +172,7 @@ _TOTAL_NO_WRAP = Guard(
     errno=Errno.EINVAL,
     passes=lambda kvm, u: kvm.nr_memslot_pages + u.npages <= U64_MAX,
     operands=lambda kvm, u: f"{kvm.nr_memslot_pages} + {u.npages} pages",
+    behaviour=lambda profile: profile.pages_of_vm_are_checked,
 )
 
 

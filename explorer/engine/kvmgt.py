@@ -119,7 +119,7 @@ def _intel_gvt_page_track_add(kvm: KvmDraft, user: int, gfn: int) -> Errno | Non
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_add() [v6_1 to v7_3; in v6_1 the slot is
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_add() [v6_1 to v7_3; up to v6_1 the slot is
     looked up before the table is asked], kvmgt_page_track_add() [up to v5_10]
     """
     kvm.enter("intel_gvt_page_track_add")
@@ -141,7 +141,7 @@ def _intel_gvt_page_track_remove(kvm: KvmDraft, user: int, gfn: int) -> Errno | 
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove() [v6_1 to v7_3; in v6_1 the slot is
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove() [v6_1 to v7_3; up to v6_1 the slot is
     looked up before the table is asked], kvmgt_page_track_remove() [up to v5_10]
     """
     kvm.enter("intel_gvt_page_track_remove")

@@ -59,7 +59,7 @@ def kvm_lapic_reset(vcpu_id: int, disabled_quirks: int) -> SortedMap[int, int]:
 
     References
     ----------
-    arch/x86/kvm/lapic.c: kvm_lapic_reset() [all profiles; KVM_X86_QUIRK_LINT0_REENABLED can be off from v6_1]
+    arch/x86/kvm/lapic.c: kvm_lapic_reset() [all profiles; KVM_X86_QUIRK_LINT0_REENABLED can be off]
     """
     lint0_open = vcpu_id == 0 and not disabled_quirks & KVM_X86_QUIRK_LINT0_REENABLED
     values = {

@@ -4,8 +4,8 @@ In the kernel a thread sleeps until it gets the lock. Here nobody sleeps: a comm
 nothing, and can be given again once the region call has gone on.
 
 Models include/linux/kvm_host.h: slots_lock and slots_arch_lock of struct kvm.
-Not modelled: mmu_lock, SRCU and the vCPU's mutex as locks of their own; a phase ends where none of them is held that
-another command needs. Read next: `lookup`.
+Not modelled: that up to v5_10 there is no slots_arch_lock; mmu_lock, SRCU and the vCPU's mutex as locks of their own;
+a phase ends where none of them is held that another command needs. Read next: `lookup`.
 """
 
 from __future__ import annotations

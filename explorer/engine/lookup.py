@@ -53,7 +53,7 @@ def gfn_to_memslot(slots: KvmMemslots, gfn: int) -> KvmMemorySlot | None:
 
     References
     ----------
-    include/linux/kvm_host.h: ____gfn_to_memslot() [all profiles]
+    include/linux/kvm_host.h: ____gfn_to_memslot() [v6_1 to v7_3], __gfn_to_memslot() [up to v5_10]
     """
     found = slots.gfn_tree.floor(Gfn(gfn))
     if found is None:
@@ -67,7 +67,8 @@ def kvm_is_visible_gfn(kvm: Kvm | KvmDraft, as_id: AsId, gfn: int) -> bool:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_is_visible_gfn(), kvm_is_visible_memslot() [all profiles]
+    virt/kvm/kvm_main.c: kvm_is_visible_gfn() [all profiles]; include/linux/kvm_host.h: kvm_is_visible_memslot()
+    [v5_10 to v7_3]
     """
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
     return slot is not None and not slot.invalid and slot.id < kvm.profile.user_mem_slots

@@ -201,8 +201,8 @@ def _kvm_arch_prepare_memory_region(kvm: KvmDraft, update: RegionUpdate) -> bool
 
     References
     ----------
-    arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region() [all profiles; the first check of a MOVE is the
-    external page tracker from v6_6 on]
+    arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region() [v5_10 to v7_3; the first check of a MOVE is the
+    external page tracker from v6_6 on], kvm_arch_create_memslot() [pre_edd4; before the dirty bitmap]
     """
     kvm.enter("kvm_arch_prepare_memory_region")
     change, old, new = update.change, update.old, update.new

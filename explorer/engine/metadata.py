@@ -66,9 +66,9 @@ def kvm_memslots_have_rmaps(kvm: KvmDraft) -> bool:
 
     References
     ----------
-    arch/x86/kvm/mmu.h: kvm_memslots_have_rmaps() [v6_1 to v7_3]
+    arch/x86/kvm/mmu.h: kvm_memslots_have_rmaps() [v6_1 to v7_3; up to v5_10 they always have]
     """
-    return not kvm.config.tdp_mmu_enabled or kvm.shadow_root_allocated
+    return not (kvm.profile.rmaps_on_demand and kvm.config.tdp_mmu_enabled) or kvm.shadow_root_allocated
 
 
 def kvm_alloc_memslot_metadata(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmArchMemorySlot:

@@ -4,9 +4,9 @@ A shadow page that shadows a guest page table is *accounted*: at upper levels it
 at level 1 it only forbids huge pages. Zapping takes exactly that back, from whatever slot the lookup
 finds at that moment; that is why KVM zaps before it switches to new arrays.
 
-Models arch/x86/kvm/mmu/mmu.c. Not modelled: direct shadow pages and TDP MMU roots (only the entries in them),
-the mark of pages out of sync, roots kept alive by a vCPU, the yield inside a long zap, the flush between the zap of
-pages and their end. Read next: `hostmem`.
+Models arch/x86/kvm/mmu/mmu.c. Not modelled: direct shadow pages and TDP MMU roots (only the entries in them), the
+mark of pages out of sync, roots kept alive by a vCPU, the yield inside a long zap, the write of a guest into a table
+that is shadowed, the flush between the zap of pages and their end. Read next: `hostmem`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from explorer.engine.spte import INDIRECT, drop_page_sptes, kvm_mmu_slot_gfn_wri
 from explorer.engine.state import ShadowPage, Sptes
 from explorer.engine.trackers import notify_flush_slot
 from explorer.engine.types import AsId, Errno, Gfn
-from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_QUIRK_SLOT_ZAP_ALL
+from explorer.engine.uapi import KVM_MEMSLOT_INVALID, KVM_X86_DEFAULT_VM, KVM_X86_QUIRK_SLOT_ZAP_ALL
 
 if TYPE_CHECKING:
     from explorer.engine.commands import ShadowTables
@@ -102,7 +102,7 @@ def shadow_guest_table(kvm: KvmDraft, gfn: Gfn, level: int, as_id: AsId) -> bool
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_get_shadow_page() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_get_shadow_page() [v6_1 to v7_3], kvm_mmu_get_page() [up to v5_10]
     """
     slot = gfn_to_memslot(kvm.active(as_id), gfn)
     if slot is None or slot.flags & KVM_MEMSLOT_INVALID:
@@ -161,7 +161,7 @@ def _kvm_mmu_prepare_zap_page(kvm: KvmDraft, key: int, page: ShadowPage) -> None
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: __kvm_mmu_prepare_zap_page() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: __kvm_mmu_prepare_zap_page() [v5_10 to v7_3], kvm_mmu_prepare_zap_page() [pre_edd4]
     """
     kvm.enter("__kvm_mmu_prepare_zap_page")
     kvm.active_mmu_pages = kvm.active_mmu_pages.discard(key)
@@ -209,8 +209,8 @@ def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot(), kvm_mmu_zap_memslot_pages_and_flush() [v6_12 to v7_3; with
-    the quirk off]
+    arch/x86/kvm/mmu/mmu.c: kvm_mmu_zap_memslot(), kvm_mmu_zap_memslot_pages_and_flush() [v6_12 to v7_3; where
+    `zaps_all` is false]
     """
     kvm.enter("kvm_mmu_zap_memslot")
     zap_sptes(kvm, slot.as_id, slot.base_gfn, slot.end_gfn)
@@ -225,8 +225,16 @@ def _kvm_mmu_zap_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:
 
 
 def zaps_all(kvm: KvmDraft | Kvm) -> bool:
-    """Return whether a MOVE or DELETE zaps the whole VM rather than the slot alone."""
-    return not (kvm.profile.slot_zap_quirk and kvm.disabled_quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL)
+    """Return whether a MOVE or DELETE zaps the whole VM rather than the slot alone.
+
+    Where the quirk exists it holds for VMs of the plain type only; it is on until userspace switches it off.
+
+    References
+    ----------
+    arch/x86/kvm/mmu/mmu.c: kvm_memslot_flush_zap_all() [v6_12 to v7_3; before it is always so]
+    """
+    slot_only = kvm.config.vm_type != KVM_X86_DEFAULT_VM or kvm.disabled_quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL
+    return not (kvm.profile.slot_zap_quirk and slot_only)
 
 
 def kvm_arch_flush_shadow_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:

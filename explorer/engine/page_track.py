@@ -90,7 +90,8 @@ def kvm_gfn_is_write_tracked(kvm: KvmDraft, slot: KvmMemorySlot | None, gfn: int
     References
     ----------
     arch/x86/kvm/mmu/page_track.c: kvm_gfn_is_write_tracked() [v6_6 to v7_3; from v7_3 on, and in stable 6.1,
-    both address spaces], kvm_slot_page_track_is_active() [v6_1]
+    both address spaces], kvm_slot_page_track_is_active() [v6_1], kvm_page_track_is_active()
+    [up to v5_10]
     """
     if slot is None or not kvm_page_track_write_tracking_enabled(kvm):
         return False
@@ -271,7 +272,7 @@ def allocate_missing_counts(kvm: KvmDraft) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write_tracking_alloc() [v6_12 to v7_3]
+    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write_tracking_alloc() [v6_1 to v7_3; of each slot in turn]
     """
     for as_id in range(len(kvm.memslots)):
         for slot in tuple(kvm.active(as_id).slots()):

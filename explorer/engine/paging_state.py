@@ -27,7 +27,7 @@ class ShadowPage(NamedTuple):
     as_id: AsId
     """Address space it belongs to (``role.smm``)."""
     mmu_valid_gen: int
-    """0 or 1; a page with another value than the VM's is obsolete."""
+    """0 or 1 (a counter in ``pre_edd4``); a page with another value than the VM's is obsolete."""
 
 
 class VcpuState(NamedTuple):

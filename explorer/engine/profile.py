@@ -86,6 +86,9 @@ class KernelProfile:
     guest_memfd_binds_late: bool = False
     pre_fault_memory: bool = True
     prefetch_completes_window: bool = True
+    rmaps_on_demand: bool = True
+    pages_of_vm_are_checked: bool = True
+    initially_set_spares_huge_pages: bool = True
     splits_huge_pages_early: bool = True
     small_mappings_after_logging: Literal["zapped if the host has huge pages", "zapped", "promoted"] = "zapped"
     walk_of_tracked_table_is_emulated: bool = True
@@ -117,7 +120,8 @@ SOURCES: dict[str, Behaviour] = {
     ),
     "smm_is_optional": Behaviour(
         "whether the second address space depends on how KVM was built",
-        "arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids()",
+        "arch/x86/include/asm/kvm_host.h: KVM_ADDRESS_SPACE_NUM under CONFIG_KVM_SMM (in v6.2),"
+        " kvm_arch_nr_memslot_as_ids() from v6.8",
     ),
     "region_flags_checked_first": Behaviour(
         "whether the plain region ioctl checks the flags before the slot id",
@@ -181,7 +185,7 @@ SOURCES: dict[str, Behaviour] = {
     ),
     "external_lookup_precedes_table": Behaviour(
         "whether KVMGT looks for the slot before its own table when it takes a watch away",
-        "drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove(); kvmgt_page_track_remove() before v6.6",
+        "drivers/gpu/drm/i915/gvt/kvmgt.c: intel_gvt_page_track_remove(), before v5.17 kvmgt_page_track_remove()",
     ),
     "detached_vgpu_untracks_silently": Behaviour(
         "whether a detached vGPU that takes a watch away is told 0 instead of ESRCH",
@@ -238,14 +242,26 @@ SOURCES: dict[str, Behaviour] = {
         "whether the older MMU, when it maps a page, also maps the neighbours behind it, and not just those before",
         '"KVM: x86/mmu: Complete prefetch for trailing SPTEs for direct, legacy MMU" (after v5.10, before v6.1)',
     ),
+    "rmaps_on_demand": Behaviour(
+        "whether slots do without rmap arrays as long as the TDP MMU alone maps their pages",
+        "arch/x86/kvm/mmu.h: kvm_memslots_have_rmaps(); from v5.14",
+    ),
+    "pages_of_vm_are_checked": Behaviour(
+        "whether the pages of all slots are added up, and a call is checked against the sum",
+        "virt/kvm/kvm_main.c: __kvm_set_memory_region(), nr_memslot_pages; from v5.17",
+    ),
+    "initially_set_spares_huge_pages": Behaviour(
+        "whether huge mappings stay writable when the dirty log begins with every page set",
+        "arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags(); in 5.10 they lose write access at once",
+    ),
     "splits_huge_pages_early": Behaviour(
         "whether the TDP MMU splits a slot's huge mappings as soon as its dirty log is switched on",
         "arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags(), eager_page_split; in the 6.1 tree and later",
     ),
     "small_mappings_after_logging": Behaviour(
         "what becomes of small mappings where huge ones would fit, when the dirty log is switched off",
-        "arch/x86/kvm/mmu/mmu.c: kvm_mmu_slot_apply_flags() down to kvm_mmu_zap_collapsible_spte() in 5.10, 6.1 and "
-        "6.12; kvm_mmu_recover_huge_pages() in 7.3",
+        "arch/x86/kvm/x86.c: kvm_mmu_slot_apply_flags() down to mmu.c: kvm_mmu_zap_collapsible_spte() in 5.10, 6.1 and "
+        "6.12; kvm_mmu_recover_huge_pages() from v6.13",
     ),
     "walk_of_tracked_table_is_emulated": Behaviour(
         "whether a guest gets on that walks a page table of its own which is write-tracked, with TDP; else it hangs",
@@ -292,6 +308,9 @@ _BEFORE_THE_SERIES = {
     "links": "6.1",
 } | _BEFORE_6_14
 _OLD_MMU = {
+    "rmaps_on_demand": False,
+    "pages_of_vm_are_checked": False,
+    "initially_set_spares_huge_pages": False,
     "apic_page_needs_apicv": False,
     "prefetch_completes_window": False,
     "splits_huge_pages_early": False,
@@ -393,8 +412,10 @@ PROFILES: dict[str, KernelProfile] = {
         KernelProfile(
             name="v6_18",
             title="6.18",
-            summary="The kernel of the recording host: as 6.12, but any VM may use guest_memfd.",
+            summary="The kernel of the recording host: as 6.12, but any VM may use guest_memfd, and after logging small"
+            " mappings become huge again.",
             amd_expedites_mmio=False,
+            small_mappings_after_logging="promoted",
             links="6.12",
         ),
         KernelProfile(
@@ -417,9 +438,9 @@ _SINCE = (
     ((6, 6), "v6_6"),
     ((5, 17), "v6_1"),
     ((5, 7), "v5_10"),
-    ((4, 8), "pre_edd4"),
+    ((4, 6), "pre_edd4"),
 )
-"""First kernel of each profile, newest first; page tracking came with 4.8."""
+"""First kernel of each profile, newest first; page tracking came with 4.6."""
 
 
 def profile_of_release(release: str) -> KernelProfile | None:

@@ -111,7 +111,7 @@ def page_total(kvm: Kvm) -> Found:
 
 
 def logging_total(kvm: Kvm) -> Found:
-    """nr_memslots_dirty_logging is the number of logged slots; before v6.3 KVM counts them for PML only."""
+    """nr_memslots_dirty_logging is the number of logged slots; v6_1 counts them for PML only, before it none does."""
     total = sum(1 for slot in published(kvm) if slot.flags & KVM_MEM_LOG_DIRTY_PAGES)
     if total != kvm.nr_memslots_dirty_logging:
         yield None, None, None, total, kvm.nr_memslots_dirty_logging

@@ -5,7 +5,7 @@ contents. Two slots with the same id share an array, an id without contents has 
 INVALID copy can share what a MOVE later frees.
 
 Models struct kvm_memslots, kvm_memory_slot (include/linux/kvm_host.h), kvm_arch_memory_slot and kvm_lpage_info
-(arch/x86/include/asm/kvm_host.h), kvm_gmem (virt/kvm/guest_memfd.c).
+(arch/x86/include/asm/kvm_host.h), kvm_gmem (virt/kvm/guest_memfd.c; gmem_file in v7_3).
 Not modelled: last_used_slot (a cache), what is in a guest_memfd. Read next: `tracker_state`.
 """
 

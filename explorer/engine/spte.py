@@ -229,11 +229,12 @@ def kvm_mmu_slot_gfn_write_protect(kvm: KvmDraft, slot: KvmMemorySlot, gfn: int)
     return bool(taken)
 
 
-def rearm_dirty_pages(kvm: KvmDraft, slot: KvmMemorySlot, start: int, end: int) -> None:
+def rearm_dirty_pages(kvm: KvmDraft, slot: KvmMemorySlot, start: int, end: int, *, least: Level = PG_LEVEL_4K) -> None:
     """See to it that the next write to gfns of ``[start, end)`` is noticed, for the dirty log.
 
     With PML it is enough to clear the D bit of small entries; else they lose write access. Huge ones lose it
-    either way. All stay MMU-writable: the fault that follows gives the access back without asking.
+    either way. All stay MMU-writable: the fault that follows gives the access back without asking. Entries below
+    the level `least` stay as they are.
 
     References
     ----------
@@ -242,6 +243,8 @@ def rearm_dirty_pages(kvm: KvmDraft, slot: KvmMemorySlot, start: int, end: int) 
     """
     changed = 0
     for key, spte in sptes_in(kvm, slot.as_id, start, end):
+        if spte.level < least:
+            continue
         small = spte.level == PG_LEVEL_4K
         armed = spte._replace(dirty=False) if small and kvm.config.pml_enabled else spte._replace(writable=False)
         if armed != spte:

@@ -5,8 +5,9 @@ publishing it is one pointer; after each a reader on another CPU sees the old sl
 
 Models virt/kvm/kvm_main.c: kvm_invalidate_memslot(), kvm_replace_memslot(), kvm_swap_active_memslots(),
 kvm_activate_memslot().
-Not modelled: MMU-notifier waits before a swap, kicks of vCPUs; in ``pre_edd4`` the copied slot array (its two copies
-stand in the two sets). Read next: `memslots`.
+Not modelled: MMU-notifier waits before a swap, kicks of vCPUs; up to ``v5_10`` the copied slot array (its two copies
+stand in the two sets) and another width of an MMIO SPTE's generation (18 bits, 20 in ``pre_edd4``).
+Read next: `memslots`.
 """
 
 from __future__ import annotations
@@ -194,7 +195,8 @@ def drain_and_restore(kvm: KvmDraft, update: RegionUpdate) -> None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_set_memslot(), the error path [v5_10 to v7_3], __kvm_set_memory_region() [pre_edd4]
+    virt/kvm/kvm_main.c: kvm_set_memslot(), the error path [v5_10 to v7_3; before it there is none, and nothing is
+    refused once the old slot is INVALID]
     """
     drain(kvm, update)
     invalid = update.invalid

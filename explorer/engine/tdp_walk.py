@@ -112,7 +112,8 @@ def _remember(kvm: KvmDraft, as_id: AsId, gfn: Gfn, outcome: str) -> None:
 
     References
     ----------
-    arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault(), mark_mmio_spte() [all profiles]
+    arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault() [v6_6 to v7_3], handle_abnormal_pfn() [up to v6_1],
+    mark_mmio_spte() [all profiles]
     """
     if outcome == "mmio" and kvm.config.tdp:
         kvm.sptes = kvm.sptes._replace(mmio=kvm.sptes.mmio.set((as_id, gfn), None))
@@ -200,8 +201,8 @@ def _while_vectoring(kvm: KvmDraft, outcome: str) -> str:
 
     References
     ----------
-    arch/x86/kvm/x86.c: x86_emulate_instruction(), kvm_clear_exception_queue() [all profiles];
-    arch/x86/kvm/vmx/vmx.c: vmx_check_emulate_instruction(); arch/x86/kvm/svm/svm.c:
+    arch/x86/kvm/x86.c: x86_emulate_instruction() [all profiles]; arch/x86/kvm/x86.h: kvm_clear_exception_queue()
+    [all profiles]; arch/x86/kvm/vmx/vmx.c: vmx_check_emulate_instruction(); arch/x86/kvm/svm/svm.c:
     svm_check_emulate_instruction() [v6_18, v7_3]
     """
     if outcome in ("ram", "retry", "fault"):

@@ -5,7 +5,8 @@ which keeps two tables that can disagree: the gfns it asked KVM to protect, and 
 shadows, each with a ``tracked`` flag that region callbacks do not touch. That one is in `kvmgt` and `gtt`.
 
 Models arch/x86/kvm/mmu/page_track.c: registration and fan-out; drivers/gpu/drm/i915/gvt/kvmgt.c: attach, detach.
-Not modelled: the reference to the VM that a tracker holds. Read next: `mmu`.
+Not modelled: the reference to the VM that a tracker holds, a tracker of another process (-ESRCH), VMs of TDX.
+Read next: `mmu`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def attach_tracker(kvm: KvmDraft, user: int, kind: str) -> Errno | None:
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_vgpu_open_device() [all profiles]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_vgpu_open_device() [v6_1 to v7_3], kvmgt_guest_init() [up to v5_10]
     """
     known = kvm.trackers.get(user)
     if known is not None and known.attached:
@@ -97,7 +98,7 @@ def detach_tracker(kvm: KvmDraft, user: int) -> Errno | None:
 
     References
     ----------
-    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_vgpu_close_device() [all profiles]
+    drivers/gpu/drm/i915/gvt/kvmgt.c: intel_vgpu_close_device() [v6_1 to v7_3], kvmgt_guest_exit() [up to v5_10]
     """
     known = kvm.trackers.get(user)
     if known is None or not known.attached:
@@ -162,7 +163,8 @@ def kvm_page_track_write(kvm: KvmDraft, gpa: int, nbytes: int, value: int) -> No
 
     References
     ----------
-    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write() [all profiles]
+    arch/x86/kvm/mmu/page_track.c: kvm_page_track_write() [up to v6_1], __kvm_page_track_write() [v6_6 to v7_3];
+    arch/x86/kvm/mmu/page_track.h: kvm_page_track_write() [v6_6 to v7_3]
     """
     kvm.enter("kvm_page_track_write")
     for user in kvm.track_notifiers:

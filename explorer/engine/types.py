@@ -112,7 +112,7 @@ def gfn_to_index(gfn: Gfn, base_gfn: Gfn, level: Level) -> int:
 
     References
     ----------
-    arch/x86/kvm/mmu.h: gfn_to_index() [all profiles]
+    arch/x86/kvm/mmu.h: gfn_to_index() [v6_1 to v7_3]; arch/x86/include/asm/kvm_host.h: gfn_to_index() [up to v5_10]
     """
     shift = (level - 1) * 9
     return (gfn >> shift) - (base_gfn >> shift)
@@ -123,7 +123,8 @@ def hpages(base_gfn: Gfn, npages: int, level: Level) -> int:
 
     References
     ----------
-    arch/x86/kvm/mmu.h: __kvm_mmu_slot_lpages() [all profiles]
+    arch/x86/kvm/mmu.h: __kvm_mmu_slot_lpages() [v6_1 to v7_3]; arch/x86/kvm/x86.c:
+    kvm_alloc_memslot_metadata() [v5_10], kvm_arch_create_memslot() [pre_edd4]
     """
     shift = (level - 1) * 9
     return ((base_gfn + npages - 1) >> shift) - (base_gfn >> shift) + 1

@@ -2,11 +2,12 @@
 
 On Intel without unrestricted guest KVM keeps a TSS and an identity page table in guest memory, and a page
 for the virtual APIC; each is a slot with an id above those of userspace, in every address space. On AMD
-the same ioctls add none.
+without AVIC the same ioctls add none.
 
-Models arch/x86/kvm/x86.c: __x86_set_memory_region(), the set-up ioctls; arch/x86/kvm/vmx/vmx.c:
-vmx_set_tss_addr(), init_rmode_identity_map(), kvm_alloc_apic_access_page().
-Not modelled: what a vCPU executes; where the kernel maps the host memory of its slots. Read next: `apply`.
+Models arch/x86/kvm/x86.c: __x86_set_memory_region(), the set-up ioctls; arch/x86/kvm/vmx/vmx.c: vmx_set_tss_addr(),
+init_rmode_identity_map(), alloc_apic_access_page() (from v6.3 kvm_alloc_apic_access_page() in lapic.c).
+Not modelled: AVIC, which gives AMD the page for the APIC, too; what a vCPU executes; where the kernel maps the host
+memory of its slots. Read next: `apply`.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _create_vcpu(kvm: KvmDraft, vcpu_id: int) -> Errno | None:
 
     References
     ----------
-    virt/kvm/kvm_main.c: kvm_vm_ioctl_create_vcpu(); arch/x86/kvm/vmx/vmx.c: vmx_vcpu_create() [all profiles]
+    virt/kvm/kvm_main.c: kvm_vm_ioctl_create_vcpu() [all profiles]; arch/x86/kvm/vmx/vmx.c: vmx_vcpu_create()
+    [v6_1 to v7_3], vmx_create_vcpu() [up to v5_10]
     """
     if kvm.config.processor == "intel":
         errno = _alloc_apic_access_page(kvm) or _init_rmode_identity_map(kvm)

@@ -103,7 +103,7 @@ FUNCTIONS: dict[str, str] = {
     "kvm_page_track_unregister_notifier": _PTRACK,
     "kvm_page_track_flush_slot": _PTRACK,
     "kvm_page_track_delete_slot": _PTRACK,
-    "kvm_page_track_write": _PTRACK,
+    "kvm_page_track_write": "arch/x86/kvm/mmu/page_track.h",
     "kvm_enable_external_write_tracking": _PTRACK,
     "kvm_write_track_add_gfn": _PTRACK,
     "kvm_write_track_remove_gfn": _PTRACK,
@@ -144,6 +144,7 @@ _OLDER_NAMES: tuple[tuple[str, dict[str, str | None]], ...] = (
             "kvm_alloc_dirty_bitmap": "kvm_create_dirty_bitmap",
             "kvm_alloc_memslot_metadata": "kvm_arch_create_memslot",
             "memslot_rmap_alloc": "kvm_arch_create_memslot",
+            "__kvm_mmu_prepare_zap_page": "kvm_mmu_prepare_zap_page",
             "kvm_mmu_zap_all_fast": "kvm_mmu_invalidate_zap_all_pages",
             "kvm_clear_dirty_log_protect": None,
             "kvm_vm_ioctl_enable_cap_generic": None,
@@ -220,10 +221,13 @@ _GONE: dict[str, str] = {
 """First kernel without a function."""
 _MOVED: tuple[tuple[str, dict[str, str]], ...] = (
     # A kernel older than the first word has these files under the old name.
-    ("v5.6", {_MMU: "arch/x86/kvm/mmu.c", _PTRACK: "arch/x86/kvm/page_track.c"}),
+    ("v5.5", {_MMU: "arch/x86/kvm/mmu.c", _PTRACK: "arch/x86/kvm/page_track.c"}),
 )
-_FLUSH_LEFT_X86 = "v6.6"
-"""First kernel with kvm_arch_flush_shadow_memslot() in mmu.c."""
+_CHANGED_FILE = {
+    "kvm_arch_flush_shadow_memslot": ("v6.6", _X86),
+    "kvm_page_track_write": ("v6.6", _PTRACK),
+}
+"""Functions that changed their file: the first kernel that has them in the new one, and the old one."""
 _OLD_FILES = {"kvm_arch_create_memslot": _X86, "kvm_arch_commit_memory_region": _X86}
 """Files of older functions, where they differ from that of the newer one."""
 _TREE = {
@@ -290,8 +294,9 @@ def source_of(function: str, profile: KernelProfile) -> Source | None:
     if name is None or file is None:
         return None
     file = _OLD_FILES.get(name, file)
-    if function == "kvm_arch_flush_shadow_memslot" and is_older(profile, _FLUSH_LEFT_X86):
-        file = _X86
+    moved = _CHANGED_FILE.get(function)
+    if moved is not None and is_older(profile, moved[0]):
+        file = moved[1]
     for release, files in _MOVED:
         if is_older(profile, release):
             file = files.get(file, file)

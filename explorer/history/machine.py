@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import EnableCap
-from explorer.engine.mmu import zaps_all
 from explorer.engine.profile import get_profile
 from explorer.engine.state import Kvm, new_vm
 from explorer.engine.uapi import KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL
@@ -40,4 +39,4 @@ class Machine(NamedTuple):
 
 def machine_of(start: Kvm) -> Machine:
     """Return the machine of a VM that no operation has changed yet."""
-    return Machine(start.profile.name, start.config, not zaps_all(start))
+    return Machine(start.profile.name, start.config, bool(start.disabled_quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL))

@@ -33,7 +33,7 @@ _PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("VM alive, flags of this ioctl", ("vm_alive", "region_flags", "region2_exists")),
     ("size, gpa, hva page-aligned", ("size_aligned", "gpa_aligned", "hva_aligned", "hva_user_range")),
     ("address space, no wrap, size", ("as_id", "gpa_no_wrap", "npages")),
-    ("slot to delete exists", ("slot_exists", "pages_accounted")),
+    ("there is a slot to delete", ("slot_exists", "pages_accounted")),
     ("part of the file on pages, no wrap", ("gmem_offset_aligned", "gmem_no_wrap")),
     ("hva, size, READONLY kept", ("same_hva", "same_size", "same_readonly", "same_guest_memfd")),
     ("a guest_memfd of this VM, long enough", ("gmem_fd", "gmem_file", "gmem_size")),

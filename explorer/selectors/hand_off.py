@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from explorer.history import OpDetail
     from explorer.history.moment import Moment
 
-__all__ = ["FIELDS", "Column", "FieldRow", "HandOffView", "Lifetime", "Value", "fate_of", "select_hand_off"]
+__all__ = [
+    "FIELDS",
+    "Column",
+    "FieldRow",
+    "HandOffView",
+    "Lifetime",
+    "Value",
+    "fate_of",
+    "never_was",
+    "select_hand_off",
+]
 
 Fate = Literal["kept", "changed", "handed over", "from zero", "freed", "new", "none"]
 FieldName = Literal[
@@ -165,6 +175,13 @@ def _fate_of_a_slot_that_stays(
             return "from zero" if moves and not profile.move_keeps_arch_metadata else "handed over"
         case _:
             return "kept"
+
+
+def never_was(moment: Moment) -> bool:
+    """Return whether a call was refused before the slot it asked for was made, and there was none before it."""
+    op = moment.op
+    refused = op is not None and moment.call is not None and op.step.errno is not None and moment.old is None
+    return refused and op is not None and not any(cell.word == "allocate" for cell in op.cells)
 
 
 def select_hand_off(moment: Moment) -> HandOffView | None:

@@ -15,7 +15,7 @@ from explorer.engine.events import Called, GuestReadServed, MappingsProtected, P
 from explorer.engine.invariants import violations
 from explorer.engine.lookup import KVM_HVA_ERR_BAD
 from explorer.engine.spte import spte_at
-from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
+from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_X86_SW_PROTECTED_VM
 
 LOG, RO = KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 TDP_MMU = {"tdp": True, "tdp_mmu": True}
@@ -301,9 +301,26 @@ def test_small_mappings_go_when_logging_ends_if_a_huge_one_may_be(profile, left)
     assert vm.mapped(0) == left
 
 
-@pytest.mark.parametrize(("profile", "level"), [("v6_12", None), ("v7_3", 2)])
+@pytest.mark.parametrize(
+    ("profile", "machine", "writable"),
+    [("v5_10", OLDER_MMU, False), ("v6_1", OLDER_MMU, True), ("v6_12", TDP_MMU, True), ("v7_3", TDP_MMU, True)],
+)
+def test_a_log_that_begins_with_every_page_set_leaves_huge_mappings_writable_but_in_5_10(profile, machine, writable):
+    """kvm_mmu_slot_apply_flags() of 5.10 protects what is 2 MiB and larger then; later ones protect nothing."""
+    vm = story(profile=profile, **machine).do("enable_cap cap=MANUAL_DIRTY_LOG_PROTECT2 arg=3")
+    vm.slot(0, gfn=0x200, npages=0x200, hva=H + HUGE).do(f"host_touch hva={H + HUGE:#x} size={HUGE:#x} value=1")
+    vm.guest_writes(0x203)
+
+    vm.set_flags(0, LOG)
+
+    huge = spte_at(vm.kvm, 0, 0x203)[1]
+    assert (huge.level, huge.writable) == (2, writable)
+    assert vm.guest_writes(0x204) == "ram"
+
+
+@pytest.mark.parametrize(("profile", "level"), [("v6_12", None), ("v6_18", 2), ("v7_3", 2)])
 def test_a_huge_mapping_comes_back_when_logging_ends(profile, level):
-    """Kernel-reference 7.2: zapped in 6.12, promoted in 7.3."""
+    """Kernel-reference 7.2: zapped in 6.12, promoted in 7.3; kvm_mmu_recover_huge_pages() came with v6.13."""
     vm = story(profile=profile, **TDP_MMU).slot(0, gfn=0x200, npages=0x200, hva=H + HUGE)
     vm.guest_writes(0x203)
 
@@ -330,6 +347,22 @@ def test_a_refused_move_zaps_every_mapping_of_the_vm_unless_the_quirk_is_off(qui
 
     assert (vm.mapped(0), vm.mapped(1)) == (left, 0)
     assert violations(vm.kvm) == ()
+
+
+@pytest.mark.parametrize("profile", ["v6_12", "v6_18", "v7_3"])
+def test_in_a_vm_with_private_memory_a_delete_zaps_only_its_slot(profile):
+    """Kernel-reference 4.8: kvm_memslot_flush_zap_all() asks for the plain type of VM before it asks for the quirk."""
+    protected = {"vm_type": KVM_X86_SW_PROTECTED_VM, "sw_protected_vm": True}
+    vm = story(profile=profile, **TDP_MMU | protected).slot(0, gfn=0, npages=16).slot(1, gfn=0x400, npages=16)
+    vm.do(f"host_touch hva={H:#x} size=0x4000000 value=1")
+    vm.guest_writes(3)
+    vm.guest_writes(0x403)
+    assert {spte_at(vm.kvm, 0, gfn) is not None for gfn in (3, 0x403)} == {True}
+
+    vm.delete(1)
+
+    assert spte_at(vm.kvm, 0, 3) is not None
+    assert spte_at(vm.kvm, 0, 0x403) is None
 
 
 def test_an_access_leaves_the_old_snapshot_as_it_was():

@@ -174,7 +174,8 @@ def test_the_metadata_of_a_slot_takes_the_computed_memory(base_gfn, npages, hva,
     ("profile", "config", "rmap", "counts"),
     [
         # kernel-reference 3.6: who has counts; 3.4: who has rmaps
-        ("pre_edd4", {"tdp": True, "external_write_tracking": False}, False, True),
+        ("pre_edd4", {"tdp": True, "external_write_tracking": False}, True, True),  # rmaps on demand came with 5.14
+        ("v5_10", {"tdp": True}, True, True),  # the same
         ("v6_1", {"tdp": True}, False, True),
         ("v6_1", {"tdp": True, "external_write_tracking": False}, False, False),
         ("v6_1", {"tdp": False, "external_write_tracking": False}, True, True),

@@ -111,7 +111,7 @@ def test_the_number_of_checks_is_that_of_the_ladder(profile):
     [
         ((SLOT,), "no such slot: a CREATE", "pages of the VM do not wrap"),
         ((*WATCHED, MOVE), "base_gfn differs: a MOVE", "no overlap with another slot"),
-        ((*WATCHED, DELETE), "size 0: a DELETE", "slot to delete exists"),
+        ((*WATCHED, DELETE), "size 0: a DELETE", "there is a slot to delete"),
         ((*WATCHED, LOG_ON), "only flags differ", "memory for the dirty bitmap"),
         ((SLOT, SLOT), "nothing differs: returns 0 here", None),
     ],
@@ -122,6 +122,8 @@ def test_the_kind_of_change_is_told_where_the_kernel_knows_it(profile, lines, ki
 
     titles = [rung.title for rung in view.free + view.late]
     at = titles.index(kind)
+    if before == "pages of the VM do not wrap" and profile in ("pre_edd4", "v5_10"):
+        before = "no overlap with another slot"  # the pages of a VM are added up from v5.17 on
     assert titles[at + 1 : at + 2] == ([] if before is None else [before])
 
 
