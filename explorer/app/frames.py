@@ -332,7 +332,7 @@ def _opening_sentence(moment: Moment) -> str:
 def _hand_off_note(summary: str, changed: int | None) -> Node:
     if changed is None:
         return el("span", summary)
-    here = f"{changed} changed in this step" if changed else "this step changes no field"
+    here = f"{plural(changed, 'field')} changed" if changed else "no field changed"
     return el("span", el("span", f"{summary} · ", cls="wide-only"), here)
 
 

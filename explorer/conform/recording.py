@@ -95,6 +95,8 @@ def read_scenarios(path: Path, profile: KernelProfile | None = None) -> Iterator
                     yield _scenario(path, line_number, json.loads(line), profile)
     except (OSError, EOFError, UnicodeDecodeError, ValueError, zlib.error) as error:
         raise RecordingError(f"{path}:{line_number}: not a recording: {error}") from error
+    except RecursionError as error:
+        raise RecordingError(f"{path}:{line_number}: not a recording: values are nested too deeply") from error
 
 
 def _scenario(path: Path, line: int, data: Any, profile: KernelProfile | None) -> Scenario:
