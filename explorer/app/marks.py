@@ -7,7 +7,7 @@ on the timeline that is already drawn.
 from __future__ import annotations
 
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
 from explorer.app.state import Notice, step_to
@@ -26,7 +26,8 @@ _TURN_SECONDS = 0.006
 _FAR_SECONDS = 10.0
 """Work spent on what is not in sight, for each run; the rest of a long run is looked at where it is shown."""
 _ASKED_SECONDS = 1.0
-"""Work at once when a person asks for the first violation; a run of some hundred operations is through by then."""
+"""Work at once when a person asks for the first violation, of the processor; a run of some hundred operations is
+through by then."""
 
 
 class TimelineMarks:
@@ -62,8 +63,8 @@ class TimelineMarks:
 
         First the end, and backwards from there by halves, then from the start on.
         """
-        end = monotonic() + _ASKED_SECONDS
-        while not self.checks.first_is_sure and monotonic() < end and self.checks.work((), far=True):
+        end = process_time() + _ASKED_SECONDS
+        while not self.checks.first_is_sure and process_time() < end and self.checks.work((), far=True):
             pass
 
     def message(self, state: AppState) -> dict[str, Any]:
