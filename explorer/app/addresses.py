@@ -25,7 +25,10 @@ __all__ = ["from_link", "to_link", "write_note"]
 def to_link(state: AppState) -> dict[str, str]:
     """Return the state as the parameters of an address: a story and a place, or machine, operations and place."""
     if _is_told(state):
-        return pack_story(state.source, state.stop) if not state.question or state.earlier is not None else {}
+        if state.question and state.earlier is None:
+            return {}
+        steps = len(load_scenario(state.source).steps)
+        return pack_story(state.source, state.stop, applied=state.stop.op < steps < len(state.run))
     return pack(machine=state.machine, commands=state.run.commands, stop=state.stop, title=state.title)
 
 
@@ -45,7 +48,7 @@ def from_link(state: AppState, parameters: dict[str, str]) -> AppState:
     try:
         story = unpack_story(parameters)
         if story is not None:
-            return load(story.name, view=state.view, stop=story.stop)
+            return load(story.name, view=state.view, stop=story.stop, applied=story.applied)
         link = unpack(parameters)
         if link is None:
             return state

@@ -1,8 +1,9 @@
 """A state as an address: machine, operations and place, packed small enough to paste.
 
-A story of the library is ``story``, its name, and ``at``, the place as the timeline numbers it. Any other run is
-packed: ``v`` is the version of the form, and operations are the project's one-line commands, deflated and written
-in URL-safe base64. An address that cannot be read is refused with a sentence, never half applied.
+A story of the library is ``story``, its name, and ``at``, the place as the timeline numbers it; ``applied`` says that
+its own operation stands behind that place. Any other run is packed: ``v`` is the version of the form, and operations
+are the project's one-line commands, deflated and written in URL-safe base64. An address that cannot be read is
+refused with a sentence, never half applied.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ class StoryLink(NamedTuple):
     name: str
     stop: Stop | None
     """None where the story opens."""
+    applied: bool
+    """Whether the story's own operation stands in the run, although the place is before it."""
 
 
-def pack_story(name: str, stop: Stop) -> dict[str, str]:
+def pack_story(name: str, stop: Stop, *, applied: bool = False) -> dict[str, str]:
     """Return the parameters of an address of a story; ``at`` is the place."""
-    return {"story": name, "at": _place(stop)}
+    return {"story": name, "at": _place(stop)} | ({"applied": "1"} if applied else {})
 
 
 def unpack_story(parameters: dict[str, str]) -> StoryLink | None:
@@ -67,7 +70,7 @@ def unpack_story(parameters: dict[str, str]) -> StoryLink | None:
     name = parameters.get("story")
     if name is None or "v" in parameters:
         return None
-    return StoryLink(name[:80], place_of(parameters["at"]) if "at" in parameters else None)
+    return StoryLink(name[:80], place_of(parameters["at"]) if "at" in parameters else None, "applied" in parameters)
 
 
 def _place(stop: Stop) -> str:

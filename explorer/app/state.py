@@ -207,15 +207,16 @@ def initial_state(scenario: str = "first-look") -> AppState:
     return load(scenario, view=View())
 
 
-def load(name: str, *, view: View, stop: Stop | None = None) -> AppState:
+def load(name: str, *, view: View, stop: Stop | None = None, applied: bool = False) -> AppState:
     """Return the state of a scenario, paused where it opens or at `stop`.
 
-    A stop beyond the scenario's steps is inside its composed operation, which has then been applied.
+    A stop beyond the scenario's steps is inside its composed operation, which has then been applied; with `applied` it
+    has been so wherever the stop is.
     """
     scenario = load_scenario(name)
     run = run_of(scenario)
     stop = stop or scenario.at or run.last_stop
-    applied = stop.op >= len(run) and scenario.next is not None
+    applied = (applied or stop.op >= len(run)) and scenario.next is not None
     if applied and scenario.next is not None:
         run = run.then(scenario.next)
     fresh = replace(Compose.fresh("create", run.end, None), shown=False)

@@ -23,6 +23,7 @@ from explorer.engine.uapi import KvmMrChange
 from explorer.history import Stop
 from explorer.history.machine import Machine
 from explorer.history.moment import SlotKey
+from explorer.scenarios import scenario_names
 
 LOGS = Path(__file__).parents[2] / "assets/traces"
 
@@ -225,6 +226,18 @@ def test_an_address_brings_back_machine_operations_and_place(run: object, op: in
     again = addresses.from_link(initial_state(), addresses.to_link(told))
 
     assert (again.machine, again.run, again.stop) == (told.machine, told.run, told.stop)
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_the_address_of_a_story_brings_back_what_was_applied_wherever_the_cursor_stands(name: str) -> None:
+    told = telling.tell(initial_state(), name)
+    for state in (told, actions.apply_composed(told) if told.ghost is not None else told):
+        for stop in (Stop(-1, 0), Stop(0, 0), Stop(len(told.run) - 1, 0), state.run.last_stop):
+            here = actions.step_to(replace(state, question=False), state.run.clamp(stop))
+
+            again = addresses.from_link(initial_state(), addresses.to_link(here))
+
+            assert (again.run.commands, again.stop) == (here.run.commands, here.stop)
 
 
 @pytest.mark.parametrize(

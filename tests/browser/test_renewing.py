@@ -26,16 +26,17 @@ def drawn(screen: Screen) -> dict[str, str]:
 
 def test_after_any_walk_the_page_shows_what_one_drawn_from_nothing_shows(screen: Screen) -> None:
     moved_before_the_patch(screen)
-    for keys, cell in (
-        (["Shift+ArrowLeft"] * 4, 5),
-        (["ArrowLeft"] * 3 + ["Home", "ArrowRight", "ArrowRight", "End", "ArrowLeft"] + ["Shift+ArrowRight"] * 3, 2),
-        (["ArrowLeft", "ArrowLeft", "ArrowRight", "ArrowRight"], 9),
+    for keys, stop in (
+        (["Shift+ArrowLeft"] * 4, (16, 5)),
+        (["ArrowLeft"] * 3, (13, 0)),
+        (["Home", "ArrowRight", "ArrowRight"], (1, 5)),
+        (["End", "ArrowLeft"] + ["Shift+ArrowRight"] * 3, (16, 2)),
     ):
-        screen.press(*keys).until_at(16, cell)
+        screen.press(*keys).until_at(*stop)
         walked = drawn(screen)
         screen.page.reload()
-        screen.until_at(16, cell)
-        assert drawn(screen) == walked, cell
+        screen.until_at(*stop)
+        assert drawn(screen) == walked, stop
 
 
 def test_a_step_leaves_the_rest_of_the_line_in_its_place(screen: Screen) -> None:
