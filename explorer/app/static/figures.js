@@ -119,12 +119,17 @@ function marker(symbol, size) {
 function sketch(canvas, traces, layout) {
   const { width, height } = layout;
   const scale = (globalThis.devicePixelRatio || 1) * zoomOf(canvas);
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
   const draw = canvas.getContext("2d");
-  draw.scale(scale, scale);
+  const size = [width, height, scale].join(" ");
+  if (canvas.dataset.size !== size) {
+    canvas.dataset.size = size;
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  draw.setTransform(scale, 0, 0, scale, 0, 0);
+  draw.clearRect(0, 0, width, height);
   for (const { mode, x, y, line, marker: look, fill, fillcolor, fillpattern } of traces) {
     if (mode === "lines") {
       const path = outline(x, y, height);
@@ -197,8 +202,13 @@ class Figure {
     this.spots = spots;
     this.size = layout;
     this.due = { shapes, layout };
-    this.host.style.setProperty("--w", `${layout.width}px`);
-    this.host.style.setProperty("--h", `${layout.height}px`);
+    if (layout.width !== this.written?.width || layout.height !== this.written?.height) {
+      this.written = { width: layout.width, height: layout.height };
+      this.host.style.setProperty("--w", `${layout.width}px`);
+      this.host.style.setProperty("--h", `${layout.height}px`);
+      this.words.setAttribute("width", layout.width);
+      this.words.setAttribute("height", layout.height);
+    }
     this.write(words, layout);
     this.tip.hidden = true;
     sketch(this.canvas, shapes, layout);
@@ -220,8 +230,6 @@ class Figure {
 
   write(words, layout) {
     const svg = this.words;
-    svg.setAttribute("width", layout.width);
-    svg.setAttribute("height", layout.height);
     const nodes = [];
     const kept = new Map([...svg.children].map((text) => [text.dataset.key, text]));
     if (words) {

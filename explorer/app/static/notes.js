@@ -92,7 +92,8 @@ const Notes = (Base) =>
           node.append(mark);
           words.push(...notes.map(([, , text]) => `note: ${text}`));
         }
-        node.setAttribute("aria-label", words.join(", "));
+        const label = words.join(", ");
+        if (node.getAttribute("aria-label") !== label) node.setAttribute("aria-label", label);
       }
       const [op, cell] = this.at;
       const panels = [];
