@@ -13,6 +13,7 @@ from explorer.app import state as actions
 from explorer.app.compose import KINDS, OTHER_KINDS, fields_of, hints
 from explorer.engine.mmu import zaps_all
 from explorer.engine.profile import PROFILES
+from explorer.engine.uapi import KVM_X86_DEFAULT_VM
 from explorer.scenarios import load_scenario, machine_names, scenario_names
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class Controls:
         in_the_run = zap.value and not machine.zap_slot_only
         zap.disabled = in_the_run or not PROFILES[machine.profile].slot_zap_quirk
         zap.tooltip = (
-            "an operation of this run switched it"
+            "a VM of this type zaps only the slot"
+            if in_the_run and machine.config.vm_type != KVM_X86_DEFAULT_VM
+            else "an operation of this run switched it"
             if in_the_run
             else "userspace cannot ask for it before 6.12"
             if zap.disabled

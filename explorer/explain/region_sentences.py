@@ -15,6 +15,7 @@ from explorer.engine.events import (
 )
 from explorer.engine.mmu import zaps_all
 from explorer.engine.uapi import (
+    KVM_X86_DEFAULT_VM,
     KvmMrChange,
 )
 from explorer.explain.answer_sentences import refused, returned, what_goes
@@ -24,6 +25,7 @@ from explorer.explain.sources import is_older
 from explorer.explain.words import hex_text, plural, size_text
 
 if TYPE_CHECKING:
+    from explorer.engine.state import Kvm
     from explorer.history.moment import Moment
 
 __all__ = ["has_slot_arrays", "region_sentences"]
@@ -180,9 +182,9 @@ def _zap(moment: Moment) -> Sentences:
     if profile.kvm_is_a_track_notifier:
         developer = "`kvm_arch_flush_shadow_memslot()` runs the `track_flush_slot` callback of every tracker, KVM’s own last: that one is `kvm_mmu_invalidate_zap_pages_in_memslot()`, and calls `kvm_mmu_zap_all_fast()`."
     elif not zaps_all(moment.kvm) and not profile.quirk_off_zaps_shadow_pages:
-        developer = "With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()` zaps the leaf mappings of the slot and nothing else: shadow pages of guest tables that lie in it survive, and their counts stay in arrays A."
+        developer = f"{_why_not_all(moment.kvm)}, `kvm_arch_flush_shadow_memslot()` zaps the leaf mappings of the slot and nothing else: shadow pages of guest tables that lie in it survive, and their counts stay in arrays A."
     elif not zaps_all(moment.kvm):
-        developer = "With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()` ends in `kvm_mmu_zap_memslot_pages_and_flush()`: the leaf mappings of the slot, and the shadow pages of guest tables that lie in it."
+        developer = f"{_why_not_all(moment.kvm)}, `kvm_arch_flush_shadow_memslot()` ends in `kvm_mmu_zap_memslot_pages_and_flush()`: the leaf mappings of the slot, and the shadow pages of guest tables that lie in it."
     else:
         developer = (
             "`kvm_arch_flush_shadow_memslot()` calls `kvm_mmu_zap_all_fast()`."
@@ -199,6 +201,13 @@ def _zap(moment: Moment) -> Sentences:
 
 
 _ARRAY_NAMES = {"rmap": "rmap", "lpage_info": "lpage_info", "gfn_write_track": "the write-track counts"}
+
+
+def _why_not_all(kvm: Kvm) -> str:
+    """Return why a zap takes no more than the slot: `kvm_memslot_flush_zap_all()`, from 6.12 on."""
+    if kvm.config.vm_type != KVM_X86_DEFAULT_VM:
+        return "In a VM of another type than the plain one"
+    return "With KVM_X86_QUIRK_SLOT_ZAP_ALL off"
 
 
 def _new_arrays(moment: Moment) -> str:

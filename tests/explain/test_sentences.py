@@ -254,6 +254,18 @@ def test_with_the_quirk_off_a_refusal_costs_the_mappings_of_the_slot_only():
     assert "thrown away the mappings of this slot only" in newcomer(end_of(run))
 
 
+@pytest.mark.parametrize("profile", ["v6_12", "v6_18", "v7_3"])
+def test_a_zap_of_the_slot_alone_says_whether_the_quirk_or_the_type_of_vm_is_the_reason(profile):
+    """Kernel-reference 4.8: kvm_memslot_flush_zap_all() asks for the plain type of VM and for the quirk."""
+    private = run_of(profile, SLOT, DELETE, vm_type=1, sw_protected_vm=True, tdp=True)
+    switched = run_of(profile, SLOT, QUIRK_OFF, DELETE)
+
+    told = [sentences_of(at_word(run, "zap")).developer for run in (private, switched)]
+
+    assert told[0].startswith("In a VM of another type than the plain one, `kvm_arch_flush_shadow_memslot()`")
+    assert told[1].startswith("With KVM_X86_QUIRK_SLOT_ZAP_ALL off, `kvm_arch_flush_shadow_memslot()`")
+
+
 def test_the_posted_patch_refuses_because_the_list_is_empty():
     found = sentences_of(end_of(run_of("v6_6_posted", *WATCHED, MOVE)))
 
