@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 
 from explorer.engine.lookup import KVM_HVA_ERR_BAD, KVM_HVA_ERR_RO_BAD, gfn_to_hva, gfn_to_memslot
 from explorer.engine.state import LpageInfo
-from explorer.engine.types import PAGE_SHIFT, PAGE_SIZE, PG_LEVEL_2M, PG_LEVEL_4K, Errno, Hva, Level, gfn_to_index
+from explorer.engine.types import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PG_LEVEL_2M,
+    PG_LEVEL_4K,
+    U64_MAX,
+    Errno,
+    Hva,
+    Level,
+    gfn_to_index,
+)
 from explorer.engine.uapi import KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY
 
 if TYPE_CHECKING:
@@ -92,13 +102,15 @@ def kvm_mmu_max_mapping_level(kvm: KvmDraft, slot: KvmMemorySlot, gfn: Gfn) -> L
 def write_host(kvm: KvmDraft, hva: int, value: int, nbytes: int) -> None:
     """Store a little-endian number at a host address."""
     touch(kvm, hva)
-    words = kvm.host.words
-    for at in range(nbytes):
-        word, shift = (hva + at) // _WORD, (hva + at) % _WORD * 8
+    words, word, shift = kvm.host.words, hva // _WORD, hva % _WORD * 8
+    mask = (1 << 8 * nbytes) - 1
+    value, mask = (value & mask) << shift, mask << shift
+    while mask:
         old = words.get(word, 0)
-        new = old & ~(0xFF << shift) | (value >> (8 * at) & 0xFF) << shift
+        new = (old & ~mask | value) & U64_MAX
         if new != old:
             words = words.set(word, new) if new else words.discard(word)
+        value, mask, word = value >> 64, mask >> 64, word + 1
     if words is not kvm.host.words:
         kvm.host = kvm.host._replace(words=words)
 
