@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from explorer.engine.draft import built
 from explorer.engine.types import PAGE_SIZE
 from explorer.engine.uapi import (
     KvmMrChange,
@@ -104,7 +105,7 @@ def first_refusal(kvm: KvmDraft, update: RegionUpdate, guards: tuple[Guard, ...]
         return None
     for guard in guards:
         passed = guard.passes(kvm, update)
-        update.results.append(GuardResult(guard, passed, guard.operands(kvm, update)))
+        update.results.append(built(GuardResult, (guard, passed, guard.operands(kvm, update))))
         if not passed:
             return guard
     return None

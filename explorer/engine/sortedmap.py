@@ -186,7 +186,7 @@ class SortedMap(Generic[K, V]):
         else:
             edited.insert(at + 1, value)
             return self._insert(path, (*keys[:at], key, *keys[at:]), edited[1:], at)
-        return _new(_replaced(path, (*edited,)), self._height, size)
+        return self._with(path, (*edited,), size)
 
     def discard(self, key: K) -> SortedMap[K, V]:
         """Return a map without `key`; the same map if it has none."""
@@ -204,7 +204,7 @@ class SortedMap(Generic[K, V]):
         edited[0] = keys[:at] + keys[at + 1 :]
         node = (*edited,)
         if not path or (at and len(keys) > FANOUT // 2):  # the usual case: no merge, and no least key changes
-            return _new(_replaced(path, node), self._height, self._size - 1), value
+            return self._with(path, node, self._size - 1), value
         for upper, i in reversed(path):
             node = _shrink(upper, i, node)
         height = self._height
@@ -216,11 +216,26 @@ class SortedMap(Generic[K, V]):
         """Return the nodes above the leaf of `key`, each with where its child stands, and the leaf."""
         path: list[tuple[_Node, int]] = []
         node = self._root
+        if not self._height:
+            return path, node
         for _ in range(self._height):
             at = bisect_right(node[0], key) or 1
             path.append((node, at))
             node = node[at]
         return path, node
+
+    def _with(self, path: list[tuple[_Node, int]], node: _Node, size: int) -> SortedMap[K, V]:
+        """Return the map with another node at the end of a path; the least keys on it stay."""
+        while path:
+            upper, i = path.pop()
+            edited = [*upper]
+            edited[i] = node
+            node = (*edited,)
+        made: SortedMap[K, V] = _make(SortedMap)
+        made._root = node
+        made._height = self._height
+        made._size = size
+        return made
 
     def _insert(
         self, path: list[tuple[_Node, int]], keys: tuple[Any, ...], values: list[Any], at: int
@@ -260,18 +275,11 @@ class SortedMap(Generic[K, V]):
         return f"SortedMap({list(self.items())!r})" if self._size else "SortedMap()"
 
 
-def _replaced(path: list[tuple[_Node, int]], node: _Node) -> _Node:
-    """Return the root with another node at the end of a path; the least keys on it stay."""
-    while path:
-        upper, i = path.pop()
-        edited = [*upper]
-        edited[i] = node
-        node = (*edited,)
-    return node
+_make = object.__new__
 
 
 def _new(root: _Node, height: int, size: int) -> SortedMap[Any, Any]:
-    self: SortedMap[Any, Any] = object.__new__(SortedMap)
+    self: SortedMap[Any, Any] = _make(SortedMap)
     self._root = root
     self._height = height
     self._size = size
