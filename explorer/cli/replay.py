@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import RawDescriptionHelpFormatter
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ __all__ = ["add_parser", "run"]
 
 _KNOWN_FLAGS = KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY
 _RUNS_SHOWN = 6
+_ROWS_AT_ONCE = 256
 LIMIT = 20_000
 _EPILOG = """examples:
   explorer replay vmm.log                      every operation, then the counts
@@ -106,45 +108,45 @@ def _count(text: str) -> int:
 def _print_operations(replay: Replay, *, as_json: bool) -> int:
     write = sys.stdout.write
     if as_json:
-        for row in replay.rows():
-            write(_row_as_json(row))
+        for block in _blocks(map(_row_as_json, replay.rows())):
+            write(block)
         summary = replay.summary()
         _write_json(summary)
     else:
         write(_HEADER)
-        for row in replay.rows():
-            write(_row_as_text(row))
+        for block in _blocks(map(_row_as_text, replay.rows())):
+            write(block)
         summary = replay.summary()
         write("\n".join(_summary_as_text(summary)) + "\n")
     return 1 if summary.disagreements else 0
+
+
+def _blocks(rows: Iterator[str]) -> Iterator[str]:
+    """Join rows: a pipe takes a few large writes in a fifth of the time that many small ones need."""
+    while block := "".join(islice(rows, _ROWS_AT_ONCE)):
+        yield block
 
 
 # -- JSON ------------------------------------------------------------------------------------------
 
 _ROW = (
     '{"index": %d, "line": %d, "op": "%s", "vm": %d, "as_id": %d, "slot": %d, "flags": %d, "gpa": %d, "size": %d,'
-    ' "hva": %d, "kind": %s, "guard": %s, "ret": %d, "errno": %s, "recorded_ret": %s, "recorded_errno": %s,'
-    ' "agrees": %s, "generation": %s, "live_slots": %d, "note": %s}\n'
+    ' "hva": %d, %s, "generation": %s, "live_slots": %d, "note": %s}\n'
 )
-_word = lru_cache(maxsize=1024, typed=True)(json.dumps)
+_OUTCOME = '"kind": %s, "guard": %s, "ret": %s, "errno": %s, "recorded_ret": %s, "recorded_errno": %s, "agrees": %s'
+_word = lru_cache(maxsize=1024)(json.dumps)
 
 
 def _row_as_json(row: Row) -> str:
-    # A million rows: filling a template takes a quarter of the time of json.dumps.
+    # A million rows: filling a template takes a fifth of the time of json.dumps.
     generation = "null" if row.generation is None else row.generation
-    return _ROW % (
-        *row[:10],
-        _word(row.kind),
-        _word(row.guard),
-        row.ret,
-        _word(row.errno),
-        _word(row.recorded_ret),
-        _word(row.recorded_errno),
-        _word(row.agrees),
-        generation,
-        row.live_slots,
-        _word(row.note),
-    )
+    return _ROW % (*row[:10], _outcome(row[10:17]), generation, row.live_slots, _word(row.note))
+
+
+@lru_cache(maxsize=1024)
+def _outcome(fields: tuple[str | int | None, ...]) -> str:
+    """Return the fields of a row from `Row.kind` to `Row.agrees`; few of them differ in a whole log."""
+    return _OUTCOME % tuple(map(json.dumps, fields))
 
 
 def _write_json(summary: Summary) -> None:
