@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from measure import Report, Row, at_least, at_most, note, ratio
+from yardstick import real_move, slower_by
 
 from explorer.engine.apply import apply
 from explorer.engine.commands import AttachTracker, SetMemoryRegion, TrackGfn, UntrackGfn
@@ -131,7 +132,9 @@ def _calls(rounds: int) -> Report:
     }
     note("calling")
     values: dict[tuple[bool, int, int, str], list[float]] = {}
+    real: list[float] = []
     for _ in range(rounds):
+        real += real_move()
         for case, machine in machines.items():
             for kind, microseconds in machine.round().items():
                 values.setdefault((*case, kind), []).append(microseconds)
@@ -155,7 +158,11 @@ def _calls(rounds: int) -> Report:
         for kind in ("CREATE", "MOVE", "DELETE")
         for n in (FEW, MANY, MOST)
     ]
-    return Report("Engine: one region call", (*rows.values(), *grown, *sized))
+    scaled: tuple[Row, ...] = ()
+    if real:
+        usual = Row("the real MOVE, 2 MiB, on this machine’s /dev/kvm", "us", tuple(real))
+        scaled = (usual, slower_by(rows[True, SMALL, FEW, "MOVE"], usual))
+    return Report("Engine: one region call", (*rows.values(), *scaled, *grown, *sized))
 
 
 def _target(record: bool, size: int, nr_slots: int, kind: str) -> Target | None:

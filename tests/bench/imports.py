@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from measure import Report, Row, at_least, note
+from yardstick import real_move, slower_by
 
 from explorer.trace.replay import Replay, seldom_collecting
 from explorer.trace.source import file_source
@@ -32,9 +33,11 @@ OPERATIONS_PER_SECOND = 20_000
 def measure_import(rounds: int) -> Iterator[Report]:
     """Iterate over the tables of log import."""
     values: dict[tuple[str, str], list[float]] = {}
+    real: list[float] = []
     counts: dict[str, int] = {}
     for number in range(rounds):
         note(f"round {number + 1} of {rounds}")
+        real += real_move()
         for name, path in LOGS.items():
             start = perf_counter()
             counts[name] = _loop(path)
@@ -44,13 +47,15 @@ def measure_import(rounds: int) -> Iterator[Report]:
             assert told == counts[name], f"the command saw {told} operations, the loop {counts[name]}"
             values.setdefault((name, "in Python"), []).append(counts[name] / (looped - start))
             values.setdefault((name, "explorer replay --json"), []).append(told / (ended - looped))
-    yield Report(
-        "Log import",
-        tuple(
-            Row(f"{name}, {counts[name]:,} operations, {how}", "op/s", tuple(taken), at_least(OPERATIONS_PER_SECOND))
-            for (name, how), taken in values.items()
-        ),
+    rows = tuple(
+        Row(f"{name}, {counts[name]:,} operations, {how}", "op/s", tuple(taken), at_least(OPERATIONS_PER_SECOND))
+        for (name, how), taken in values.items()
     )
+    scaled: tuple[Row, ...] = ()
+    if real:
+        usual = Row("the real MOVE, 2 MiB, on this machine’s /dev/kvm", "us", tuple(real))
+        scaled = (usual, *(slower_by(row, usual) for row in rows))
+    yield Report("Log import", (*rows, *scaled))
 
 
 def _loop(path: Path) -> int:
