@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,14 +71,19 @@ def _lines() -> Iterator[str]:
     yield from _left_out()
 
 
+@cache
+def _reports() -> dict[Path, Report]:
+    """Return what came of every folder of recordings."""
+    return {folder: conform([folder]) for folder in sorted({path.parent for path in RECORDINGS.rglob("*.jsonl.gz")})}
+
+
 def _recorded() -> Iterator[str]:
     yield "## Recorded operations"
     yield ""
     yield "| kernel | configuration | scenarios | operations | matched | mismatched | not modelled |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
     total = [0] * 5
-    for folder in sorted({path.parent for path in RECORDINGS.rglob("*.jsonl.gz")}):
-        report = conform([folder])
+    for folder, report in _reports().items():
         counts = [report.scenarios, report.operations, report.matched, report.mismatched, report.unmodelled]
         total = [a + b for a, b in zip(total, counts, strict=True)]
         kernel, _, variant = folder.relative_to(RECORDINGS).as_posix().partition("/")
@@ -92,9 +98,9 @@ def _unmodelled() -> Iterator[str]:
     yield "| operation or value | times | why |"
     yield "| --- | ---: | --- |"
     times: dict[str, int] = defaultdict(int)
-    report: Report = conform([RECORDINGS])
-    for (_, what), count in report.unmodelled_by.items():
-        times[what] += count
+    for report in _reports().values():
+        for (_, what), count in report.unmodelled_by.items():
+            times[what] += count
     for what, count in sorted(times.items(), key=lambda item: (-item[1], item[0])):
         yield f"| {what} | {count:,} | {_reason(what)} |"
     yield ""

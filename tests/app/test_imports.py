@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def shown(*lines: str | Path) -> AppState:
 
 @pytest.mark.parametrize("log", ["own-walk-4/strace.log.gz", "own-moves/strace.log.gz", "big-own-walk/strace.log.gz"])
 def test_the_run_of_a_log_is_the_run_of_its_commands(log: str) -> None:
-    read, run = read_log((LOGS / log).read_bytes(), name=log, limit_bytes=1 << 26)
+    lines = gzip.decompress((LOGS / log).read_bytes()).splitlines(keepends=True)
+    read, run = read_log(b"".join(lines[:20_000]), name=log, limit_bytes=1 << 26)
 
     alone = Run.new(read.profile, read.config, read.commands)
 

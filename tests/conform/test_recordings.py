@@ -26,6 +26,12 @@ def lines_of(path):
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
+UNMODELLED = {
+    # a machine on which the recorder could not load its module
+    "t_dump without the tracker module",
+}
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(RECORDINGS).as_posix())
 def test_the_engine_reproduces_a_kernel(folder):
     scenarios = [scenario for path in sorted(folder.glob("*.jsonl.gz")) for scenario in lines_of(path)]
@@ -36,7 +42,8 @@ def test_the_engine_reproduces_a_kernel(folder):
     assert report.scenarios == len(scenarios)
     assert report.operations == sum(len(s["ops"]) + (s.get("final_slots") is not None) for s in scenarios)
     assert report.matched + report.unmodelled == report.operations
-    assert report.matched > report.unmodelled
+    assert {what for _, what in report.unmodelled_by} <= UNMODELLED
+    assert report.unmodelled <= 2
 
 
 def test_there_are_recordings_of_every_recorded_kernel_and_variant():
@@ -46,20 +53,6 @@ def test_there_are_recordings_of_every_recorded_kernel_and_variant():
     assert variants >= set(itertools.product(("5.10", "6.1", "6.12", "7.3"), everywhere))
     assert ("6.12", "intel-ept1-pa46") in variants
     assert RECORDINGS / "host-6.18-pvm" in FOLDERS
-
-
-UNMODELLED = {
-    # a machine on which the recorder could not load its module
-    "t_dump without the tracker module",
-}
-
-
-def test_what_is_not_modelled_is_exactly_this():
-    report = conform([RECORDINGS])
-
-    assert {what for _, what in report.unmodelled_by} == UNMODELLED
-    assert (report.scenarios, report.agrees) == (6699, True)
-    assert report.unmodelled == 2
 
 
 # -- the comparison notices ------------------------------------------------------------------------

@@ -88,13 +88,14 @@ def as_plain(refused: Refused) -> tuple[Vm, Call]:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(RECORDINGS).as_posix())
 def test_every_refusal_is_explained_and_every_change_that_is_offered_works(folder):
-    number = 0
+    number, met = 0, set()
     for refused in refused_calls(folder):
         number += 1
         seen = xray_of(refused.kvm, refused.call)
 
         assert seen is not None, refused.where
         assert (seen.guard.name, refused.errno) == first_violated(*as_plain(refused)), refused.where
+        met.add(seen.guard.name)
         assert seen.errno.name == refused.errno, refused.where
         fired = [check.name for check in seen.same_errno if check.outcome == "fired"]
         assert fired == [seen.guard.name], refused.where
@@ -109,14 +110,6 @@ def test_every_refusal_is_explained_and_every_change_that_is_offered_works(folde
                 kvm = step.kvm
             assert step.change is change.does
 
-    assert number > 20
-
-
-def test_together_the_recordings_meet_most_checks():
-    met = {
-        xray_of(refused.kvm, refused.call).guard.name
-        for folder in (RECORDINGS / "6.1" / "npt1", RECORDINGS / "7.3" / "npt1", RECORDINGS / "host-6.18-pvm")
-        for refused in refused_calls(folder)
-    }
-
-    assert len(met) >= 20
+    # A recording that meets few checks would prove little; 7.3 has those of guest_memfd besides.
+    assert number >= 100
+    assert len(met) >= (20 if folder.parent.name == "7.3" else 15), met

@@ -7,6 +7,7 @@ states holds; the snapshots before are what they were; and all ways to run the c
 from __future__ import annotations
 
 import pytest
+from effort import stories
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -338,4 +339,4 @@ def counts_of(kvm: Kvm, slot_id: int, as_id: int) -> dict[int, int]:
 def test_the_engine_agrees_with_a_plain_list_of_slots(profile):
     machine = type("Machine", (EngineAndJudge,), {"profile": profile})
 
-    run_state_machine_as_test(machine, settings=settings(max_examples=120, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=stories(120), stateful_step_count=40))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from effort import stories
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -210,7 +211,7 @@ class Interleaved(RuleBasedStateMachine):
 def test_nothing_that_happens_inside_a_region_call_breaks_what_is_claimed(profile):
     machine = type("Machine", (Interleaved,), {"profile": profile})
 
-    run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=stories(80), stateful_step_count=40))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
