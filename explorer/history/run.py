@@ -182,9 +182,13 @@ class Run:
         """Return the VM before operation `index`; ``len(run)`` is the end."""
         if index == len(self._commands):
             return self._end
-        at = index // KEYFRAME
-        kvm = self._keyframes[at]
-        for command in self._commands[at * KEYFRAME : index]:
+        first = index // KEYFRAME * KEYFRAME
+        kvm = self._keyframes[index // KEYFRAME]
+        for at in range(index - 1, first - 1, -1):  # who steps on looked at the operation before
+            if (seen := self._details.get(at)) is not None:
+                first, kvm = at + 1, seen.step.kvm
+                break
+        for command in self._commands[first:index]:
             kvm = apply(kvm, command, record=False).kvm
         return kvm
 
