@@ -10,7 +10,7 @@ from explorer.explain.sentences import op_words
 from explorer.explain.sources import name_in
 from explorer.explain.words import hex_text, plural
 from explorer.history.checks import MOST_CHECKED
-from explorer.selectors.timeline import NEIGHBOURS
+from explorer.selectors.timeline import in_sight
 
 if TYPE_CHECKING:
     from explorer.engine.invariants import Invariant, StepInvariant, Violation
@@ -60,8 +60,8 @@ class InvariantsView(NamedTuple):
 
 def near_of(run: Run, op: int) -> list[int]:
     """Return the operations whose marks can be in sight, nearest ahead first, and the one before them."""
-    ahead = range(op, min(op + NEIGHBOURS + 1, len(run)))
-    behind = range(op - 1, max(op - NEIGHBOURS - 2, -2), -1)
+    shown = in_sight(run, op)
+    ahead, behind = range(op, shown.stop), range(op - 1, shown.start - 2, -1)
     return [*ahead[:4], *behind[:2], *ahead[4:], *behind[2:]]
 
 

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from explorer.history.moment import Moment
     from explorer.selectors.branches import Branch
 
-__all__ = ["TimelineNode", "TimelineView", "select_timeline"]
+__all__ = ["NEIGHBOURS", "STRETCH", "TimelineNode", "TimelineView", "in_sight", "select_timeline"]
 
-NEIGHBOURS = 32
-"""Operations shown on each side of the current one."""
+NEIGHBOURS = 16
+"""Operations shown on each side of the current one at least, as far as there are any."""
+STRETCH = 24
+"""Operations through which the cursor moves along a line that stands still; then the line moves on at once.
+
+A line that moved with every step would be drawn anew with every step: a fifth of the picture.
+"""
 
 
 class TimelineNode(NamedTuple):
@@ -61,6 +66,12 @@ class TimelineView(NamedTuple):
     """What leaves the line at one of its operations."""
 
 
+def in_sight(run: Run, op: int) -> range:
+    """Return the operations that the line shows while the cursor is at one of them; -1 is the start of the run."""
+    stretch = max(op, 0) // STRETCH * STRETCH
+    return range(max(0, stretch - NEIGHBOURS), min(len(run), stretch + STRETCH + NEIGHBOURS))
+
+
 def select_timeline(run: Run, moment: Moment, branch: Branch | None = None) -> TimelineView:
     """Return the timeline at a moment of a run.
 
@@ -74,7 +85,8 @@ def select_timeline(run: Run, moment: Moment, branch: Branch | None = None) -> T
         What leaves the line; it shows if its operation does.
     """
     at = moment.stop.op
-    first, last = max(0, at - NEIGHBOURS), min(len(run), at + NEIGHBOURS + 1)
+    shown = in_sight(run, at)
+    first, last = shown.start, shown.stop
     nodes = _nodes(run, first, last, at)
     if moment.ghost is not None and last == len(run):
         nodes.append(_ghost(moment.ghost))

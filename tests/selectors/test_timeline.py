@@ -1,5 +1,7 @@
 """The timeline: every operation once, in order, with its outcome."""
 
+from functools import partial
+
 from hypothesis import given, settings
 from runs import KVMGT, MOVE, SLOT, moments, random_runs, run_of
 
@@ -7,7 +9,11 @@ from explorer.engine.commands import parse_command
 from explorer.history import Run, Stop
 from explorer.history.moment import moment_at
 from explorer.history.run import look_inside
-from explorer.selectors.timeline import NEIGHBOURS, select_timeline
+from explorer.selectors.timeline import NEIGHBOURS, STRETCH, TimelineView, select_timeline
+
+
+def line_at(run: Run, op: int) -> TimelineView:
+    return select_timeline(run, moment_at(run, Stop(op, 0)))
 
 
 @settings(max_examples=50)
@@ -31,10 +37,24 @@ def test_every_operation_is_on_the_line_once_and_in_order(run):
 
 def test_a_long_run_is_shown_around_the_cursor():
     run = run_of("v6_12", *(SLOT, MOVE) * 500)
-    view = select_timeline(run, moment_at(run, Stop(500, 0)))
 
-    assert (view.hidden_before, view.hidden_after) == (500 - NEIGHBOURS, 499 - NEIGHBOURS)
-    assert sum(node.last - node.first + 1 for node in view.nodes) == 2 * NEIGHBOURS + 1
+    for at in (0, 1, NEIGHBOURS, 500, 999):
+        view = select_timeline(run, moment_at(run, Stop(at, 0)))
+
+        shown = [op for node in view.nodes for op in range(node.first, node.last + 1)]
+        assert shown == list(range(view.hidden_before, 1000 - view.hidden_after))
+        assert shown[0] <= max(at - NEIGHBOURS, 0)
+        assert shown[-1] >= min(at + NEIGHBOURS, 999)
+        assert len(shown) <= 2 * NEIGHBOURS + STRETCH
+
+
+def test_the_line_stands_still_while_the_cursor_moves_through_a_stretch():
+    run = run_of("v6_12", *(SLOT, MOVE) * 500)
+
+    lines = {(view.hidden_before, view.hidden_after) for view in map(partial(line_at, run), range(480, 504))}
+
+    assert len(lines) == 1
+    assert line_at(run, 504).hidden_before == line_at(run, 503).hidden_before + STRETCH
 
 
 def test_slots_made_one_after_another_are_one_stack():
