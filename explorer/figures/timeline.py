@@ -24,11 +24,13 @@ def _crowding(nodes: int) -> str:
 def timeline_panel(view: TimelineView) -> Node:
     """Return the line of operations with the open one's steps."""
     items: list[Node] = []
+    dense = len(view.nodes) > _ROOM_FOR_WORDS
     if view.hidden_before:
         items.append(el("span", f"{view.hidden_before} before", cls="tl-more"))
     for at, node in enumerate(view.nodes):
         opened = at == view.open_after and bool(view.cells)
-        items.append(_node(node, current=node.tense == "now" and not opened, opened=opened))
+        named = not dense or node.tense == "now"
+        items.append(_node(node, current=node.tense == "now" and not opened, opened=opened, named=named))
         if view.branch is not None and node.first <= view.branch.after <= node.last:
             items.append(_branch(view.branch))
         if opened:
@@ -43,13 +45,14 @@ def timeline_panel(view: TimelineView) -> Node:
     )
 
 
-def _node(node: TimelineNode, *, current: bool, opened: bool) -> Node:
+def _node(node: TimelineNode, *, current: bool, opened: bool, named: bool) -> Node:
+    """Return an operation; where there is no room for its name, the name is told to who points at it, or listens."""
     words = f"{node.title} {node.detail}".strip()
     return el(
         "button",
-        el("span", node.title, cls="tl-title"),
+        el("span", node.title, cls="tl-title") if named else None,
         el("span", glyph(node.glyph, size=22), cls="tl-glyph" + (" is-stack" if node.last > node.first else "")),
-        el("span", node.detail, cls="tl-detail"),
+        el("span", node.detail, cls="tl-detail") if named else None,
         el("span", cls="tl-handle") if current else None,
         cls=f"tl-node is-{node.tense}"
         + (" is-ghost" if node.ghost else "")

@@ -17,42 +17,86 @@ function build(node) {
   const element = SVG.has(tag)
     ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
+  dress(element, attrs);
+  for (const child of children) element.appendChild(build(child));
+  return element;
+}
+
+// Give an element the attributes that a tree may ask for.
+function dress(element, attrs) {
   for (const [name, value] of Object.entries(attrs)) {
     if (name === "vars") {
       for (const [key, v] of Object.entries(value)) if (key.startsWith("--")) element.style.setProperty(key, String(v));
     } else if (name === "href") {
       if (/^https:\/\//.test(value)) element.setAttribute(name, value);
     } else if (ATTRIBUTES.has(name) || name.startsWith("data-") || name.startsWith("aria-")) {
-      element.setAttribute(name, value === true ? "" : String(value));
+      const text = value === true ? "" : String(value);
+      if (element.getAttribute(name) !== text) element.setAttribute(name, text);
     }
   }
-  for (const child of children) element.appendChild(build(child));
-  return element;
 }
 
-// Make an element that was built from one tree what another one says, and return it, or what takes its place. What both
-// have stays where it is: who steps along a line of sixty operations has a few of them built anew, and laid out.
-function renew(element, before, after) {
-  const alike = (a, b) => Array.isArray(a) && Array.isArray(b) && a[0] === b[0] && JSON.stringify(a[1]) === JSON.stringify(b[1]);
-  if (!alike(before, after)) return build(after);
-  const old = before.slice(2).map((tree, n) => ({ tree, node: element.childNodes[n] }));
-  const kept = new Map(old.map((child) => [JSON.stringify(child.tree), child]));
-  const same = after.slice(2).map((tree) => {
-    const key = JSON.stringify(tree);
-    const found = kept.get(key);
-    kept.delete(key);
-    return found;
+// Give an element the attributes of another tree, and no others.
+function redress(element, before, after) {
+  if (same(before, after)) return;
+  for (const { name } of [...element.attributes]) if (name !== "style" && !(name in after)) element.removeAttribute(name);
+  for (const key of Object.keys(before.vars ?? {})) if (!(key in (after.vars ?? {}))) element.style.removeProperty(key);
+  dress(element, after);
+}
+
+const TEXTS = new WeakMap();
+
+// The text of a tree, by which trees are compared; it is asked for again at the next stop.
+function textOf(tree) {
+  if (typeof tree === "string") return tree;
+  let text = TEXTS.get(tree);
+  if (text === undefined) TEXTS.set(tree, (text = JSON.stringify(tree)));
+  return text;
+}
+
+function same(one, other) {
+  return textOf(one) === textOf(other);
+}
+
+// What a tree is to the eye of who looks for one like it: its tag and the first word of its class.
+function kindOf(tree) {
+  return typeof tree === "string" ? "" : `${tree[0]} ${(tree[1].class ?? "").split(" ", 1)[0]}`;
+}
+
+// Make a node that was built from one tree what another one says, and return it, or what takes its place. What both
+// have stays where it is, and what is alike is changed, not built anew: who holds a key down waits for neither.
+function renew(node, before, after) {
+  if (kindOf(before) !== kindOf(after)) return build(after);
+  if (typeof after === "string") {
+    if (before !== after) node.data = after;
+    return node;
+  }
+  redress(node, before[1], after[1]);
+  const old = before.slice(2).map((tree, n) => ({ tree, node: node.childNodes[n] }));
+  const there = new Map(old.map((child) => [textOf(child.tree), child]));
+  const children = after.slice(2);
+  const kept = children.map((tree) => {
+    const child = there.get(textOf(tree));
+    there.delete(textOf(tree));
+    return child;
   });
-  const stays = new Set(same);
-  const nodes = after.slice(2).map((tree, n) => {
-    if (same[n]) return same[n].node;
-    const there = old[n];
-    return there && !stays.has(there) && Array.isArray(tree) ? renew(there.node, there.tree, tree) : build(tree);
+  const stays = new Set(kept);
+  const free = new Map();
+  for (const child of old) {
+    if (stays.has(child)) continue;
+    const kind = kindOf(child.tree);
+    if (!free.has(kind)) free.set(kind, []);
+    free.get(kind).push(child);
+  }
+  const nodes = children.map((tree, n) => {
+    if (kept[n]) return kept[n].node;
+    const like = free.get(kindOf(tree))?.shift();
+    return like ? renew(like.node, like.tree, tree) : build(tree);
   });
   const wanted = new Set(nodes);
-  for (const { node } of old) if (!wanted.has(node)) node.remove();
-  arrange(element, nodes);
-  return element;
+  for (const child of old) if (!wanted.has(child.node)) child.node.remove();
+  arrange(node, nodes);
+  return node;
 }
 
 // Put nodes into an element in their order, and touch none that is in its place: what is moved loses the focus.

@@ -1,6 +1,6 @@
 // Drawing the stop the cursor is at: at most once in a frame of the browser.
 
-const RENEWED = new Set(["timeline", "strip", "fields", "ledger"]); // much of them is the same at the next stop
+const RENEWED = new Set(["timeline", "rail", "strip", "fields", "ledger"]); // much of them is the same at the next stop
 
 const Drawing = (Base) =>
   class extends Base {
@@ -60,6 +60,7 @@ const Drawing = (Base) =>
       this.frameBox().dataset.question = this.root.dataset.question;
       this.show(this.mapHead, frame, "head");
       this.show(this.timeBody, frame, "timeline");
+      this.told.remove(); // it is put in again among what belongs to the rail's tree
       this.show(this.rail, frame, "rail");
       const another = this.root.dataset.op !== String(op);
       this.drawMarks();
