@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from explorer.figures.dom import Node, el, glyph
@@ -45,6 +46,7 @@ def timeline_panel(view: TimelineView) -> Node:
     )
 
 
+@lru_cache(maxsize=4096)
 def _node(node: TimelineNode, *, current: bool, opened: bool, named: bool) -> Node:
     """Return an operation; where there is no room for its name, the name is told to who points at it, or listens."""
     words = f"{node.title} {node.detail}".strip()

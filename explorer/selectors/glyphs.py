@@ -31,20 +31,23 @@ CHANGE_TITLES = {
 }
 
 
+_CHANGES = {
+    KvmMrChange.CREATE: "create",
+    KvmMrChange.DELETE: "delete",
+    KvmMrChange.MOVE: "move",
+    KvmMrChange.FLAGS_ONLY: "flags",
+    KvmMrChange.NOOP: "no_op",
+    None: "other",
+}
+
+
 def glyph_of(command: Command, outcome: Outcome) -> str:
     """Return the name of an operation's glyph."""
     if outcome.errno is not None:
         return "rejected"
     match command:
         case SetMemoryRegion():
-            return {
-                KvmMrChange.CREATE: "create",
-                KvmMrChange.DELETE: "delete",
-                KvmMrChange.MOVE: "move",
-                KvmMrChange.FLAGS_ONLY: "flags",
-                KvmMrChange.NOOP: "no_op",
-                None: "other",
-            }[outcome.change]
+            return _CHANGES[outcome.change]
         case AttachTracker():
             return "attach"
         case DetachTracker():
