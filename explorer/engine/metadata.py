@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from explorer.engine.draft import built
 from explorer.engine.events import DirtyBitmapHandedOver
 from explorer.engine.guest_memfd import kvm_gmem_unbind
 from explorer.engine.page_track import kvm_page_track_write_tracking_enabled
@@ -91,12 +92,12 @@ def kvm_alloc_memslot_metadata(kvm: KvmDraft, slot: KvmMemorySlot) -> KvmArchMem
         initial_lpage_level(slot.base_gfn, slot.npages, slot.userspace_addr, PG_LEVEL_2M),
         initial_lpage_level(slot.base_gfn, slot.npages, slot.userspace_addr, PG_LEVEL_1G),
     )
-    lpage_info = kvm.allocate(LpageInfo(levels), slot)
+    lpage_info = kvm.allocate(built(LpageInfo, (levels,)), slot)
     kvm.enter("kvm_page_track_create_memslot")
     gfn_write_track = None
     if kvm_page_track_write_tracking_enabled(kvm):
-        gfn_write_track = kvm.allocate(WriteTrack(slot.npages, _NOTHING_ADDED), slot)
-    return KvmArchMemorySlot(rmap, lpage_info, gfn_write_track)
+        gfn_write_track = kvm.allocate(built(WriteTrack, (slot.npages, _NOTHING_ADDED)), slot)
+    return built(KvmArchMemorySlot, (rmap, lpage_info, gfn_write_track))
 
 
 def _rmaps(slot: KvmMemorySlot) -> RmapArrays:
@@ -118,7 +119,7 @@ def initial_lpage_level(base_gfn: Gfn, npages: int, userspace_addr: Hva, level: 
     head = 1 if base_gfn & inside else 0
     tail = 1 if (base_gfn + npages) & inside else 0
     everywhere = 1 if (base_gfn ^ (userspace_addr >> PAGE_SHIFT)) & inside else 0
-    return LpageLevel(hpages(base_gfn, npages, level), head, tail, everywhere, _NOTHING_ADDED)
+    return built(LpageLevel, (hpages(base_gfn, npages, level), head, tail, everywhere, _NOTHING_ADDED))
 
 
 def kvm_arch_free_memslot(kvm: KvmDraft, slot: KvmMemorySlot) -> None:

@@ -8,6 +8,7 @@ Not modelled: memory attributes but the number that says whether there are any. 
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 
 __all__ = [
     "APIC_ACCESS_PAGE_PRIVATE_MEMSLOT",
@@ -90,6 +91,7 @@ class KvmMrChange(enum.Enum):
     NOOP = "NOOP"
 
 
+@lru_cache(maxsize=256)
 def flags_text(flags: int) -> str:
     """Return slot flags as the words of this project, such as ``ro,log`` or ``rw``."""
     words = ["ro" if flags & KVM_MEM_READONLY else "rw"]
