@@ -64,15 +64,15 @@ __all__ = [
 ]
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def _event(cls: type[T]) -> type[T]:
+def _event(cls: type[_T]) -> type[_T]:
     """Make a class one of events: a dataclass that mypy takes for a frozen one.
 
-    Nothing stops an assignment at run time: what would, takes as long as the rest of the constructor twice over, which
-    was a tenth of a whole MOVE (`make bench`).
+    Nothing stops an assignment at run time: what would, more than doubles the time of the constructor, which was a
+    tenth of a whole MOVE (`make bench`).
     """
     return dataclass(slots=True, kw_only=True, unsafe_hash=True)(cls)
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from measure import percentile
 
+from explorer.engine.commands import SetMemoryRegion
 from explorer.live.child import call_ioctl
-from explorer.live.ioctls import REQUESTS, Ioctl, pack
+from explorer.live.ioctls import REQUESTS, Ioctl, ioctl_of, pack
 
 if TYPE_CHECKING:
     from measure import Row
@@ -76,14 +77,11 @@ def _batch(vm: int, address: int) -> float:
 
 def _call(vm: int, gpa: int, hva: int) -> int:
     """Make one call and return its nanoseconds."""
-    call = ctypes.create_string_buffer(pack(_region(gpa, hva)))
+    made = ioctl_of(SetMemoryRegion(slot=0, guest_phys_addr=gpa, memory_size=_SIZE, userspace_addr=hva))
+    assert isinstance(made, Ioctl), made
+    call = ctypes.create_string_buffer(pack(made))
     start = perf_counter_ns()
-    _, errno = call_ioctl(vm, REQUESTS["KVM_SET_USER_MEMORY_REGION"].number, ctypes.addressof(call))
+    _, errno = call_ioctl(vm, REQUESTS[made.name].number, ctypes.addressof(call))
     taken = perf_counter_ns() - start
     assert errno is None, f"the real call failed with {errno}"
     return taken
-
-
-def _region(gpa: int, hva: int) -> Ioctl:
-    members = ("slot", "flags", "guest_phys_addr", "memory_size", "userspace_addr")
-    return Ioctl("KVM_SET_USER_MEMORY_REGION", members=tuple(zip(members, (0, 0, gpa, _SIZE, hva), strict=True)))

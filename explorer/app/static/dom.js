@@ -39,16 +39,18 @@ function dress(element, attrs) {
 // Give an element the attributes of another tree, and no others.
 function redress(element, before, after) {
   if (same(before, after)) return;
-  for (const { name } of [...element.attributes]) if (name !== "style" && !(name in after)) element.removeAttribute(name);
-  for (const key of Object.keys(before.vars ?? {})) if (!(key in (after.vars ?? {}))) element.style.removeProperty(key);
+  const stays = (name) => name === "style" || (name !== "href" && Object.hasOwn(after, name)); // a link is judged anew
+  for (const { name } of [...element.attributes]) if (!stays(name)) element.removeAttribute(name);
+  for (const key of Object.keys(before.vars ?? {})) if (!Object.hasOwn(after.vars ?? {}, key)) element.style.removeProperty(key);
   dress(element, after);
 }
 
 const TEXTS = new WeakMap();
 
-// The text of a tree, by which trees are compared; it is asked for again at the next stop.
+// The JSON of a tree, by which trees are compared; it is asked for again at the next stop. A string is quoted, or text
+// that looks like a tree would be taken for it.
 function textOf(tree) {
-  if (typeof tree === "string") return tree;
+  if (typeof tree === "string") return JSON.stringify(tree);
   let text = TEXTS.get(tree);
   if (text === undefined) TEXTS.set(tree, (text = JSON.stringify(tree)));
   return text;
