@@ -141,7 +141,7 @@ def walk(kvm: Kvm, call: SetMemoryRegion) -> tuple[Step, tuple[SubStep, ...]]:
     update = draft.update = memslots.begin(call)
     phases: list[SubStep] = []
     events: list[Event] = []
-    while draft.update is not None:
+    while update.at < len(update.phases):
         draft.events = []
         at = update.at
         run_phase(draft)

@@ -13,7 +13,6 @@ Not modelled: which allocator an array comes from, and its fragmentation. Read n
 from __future__ import annotations
 
 from functools import cache
-from operator import is_
 from typing import TYPE_CHECKING, ParamSpec
 
 from explorer.engine.events import ArrayAllocated, ArrayFreed, Called, Event, KernelWarned, VmBugged
@@ -67,6 +66,11 @@ KIND_NAMES: dict[type, str] = {
 _COPIED = tuple(name for name in Kvm._fields if name not in {"memslots", "pending"})
 
 
+def _is_unchanged(now: object, before: object) -> bool:
+    """Return whether a field was not stored to; an equal number is no change, whatever object holds it."""
+    return now is before or (isinstance(now, int) and now == before)
+
+
 class KvmDraft:
     """A `Kvm` under construction, with the events of the step.
 
@@ -76,32 +80,30 @@ class KvmDraft:
 
     __slots__ = (*_COPIED, "before", "events", "memslots", "update")
 
-    if TYPE_CHECKING:
-        profile: KernelProfile
-        config: VmConfig
-        heap: SortedMap[ArrayId, MetadataArray]
-        next_array: int
-        heap_bytes: int
-        nr_memslot_pages: int
-        nr_memslots_dirty_logging: int
-        setup: VcpuSetup
-        manual_dirty_log_protect: int
-        disabled_quirks: int
-        vm_bugged: bool
-        shadow_root_allocated: bool
-        external_write_tracking_enabled: bool
-        track_notifiers: tuple[int, ...]
-        trackers: SortedMap[int, Tracker]
-        mmu_valid_gen: int
-        active_mmu_pages: SortedMap[int, ShadowPage]
-        mmu_page_hash: SortedMap[tuple[Gfn, int, AsId], int]
-        next_mmu_page: int
-        indirect_shadow_pages: int
-        guest_memfds: SortedMap[int, GuestMemfd]
-        sptes: Sptes
-        vcpu: VcpuState
-        host: HostMemory
-
+    profile: KernelProfile
+    config: VmConfig
+    heap: SortedMap[ArrayId, MetadataArray]
+    next_array: int
+    heap_bytes: int
+    nr_memslot_pages: int
+    nr_memslots_dirty_logging: int
+    setup: VcpuSetup
+    manual_dirty_log_protect: int
+    disabled_quirks: int
+    vm_bugged: bool
+    shadow_root_allocated: bool
+    external_write_tracking_enabled: bool
+    track_notifiers: tuple[int, ...]
+    trackers: SortedMap[int, Tracker]
+    mmu_valid_gen: int
+    active_mmu_pages: SortedMap[int, ShadowPage]
+    mmu_page_hash: SortedMap[tuple[Gfn, int, AsId], int]
+    next_mmu_page: int
+    indirect_shadow_pages: int
+    guest_memfds: SortedMap[int, GuestMemfd]
+    sptes: Sptes
+    vcpu: VcpuState
+    host: HostMemory
     before: Kvm
     """The snapshot it was copied from."""
     memslots: list[AddressSpace]
@@ -176,7 +178,7 @@ class KvmDraft:
             self.host,
             None if self.update is None else self.update.freeze(),
         )
-        if memslots is before.memslots and all(map(is_, fields, before)):
+        if memslots is before.memslots and all(map(_is_unchanged, fields, before)):
             return before
         return built(Kvm, fields)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.draft import built
-from explorer.engine.types import PAGE_SIZE
+from explorer.engine.types import PAGE_SIZE, Errno
 from explorer.engine.uapi import (
     KvmMrChange,
 )
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from explorer.engine.draft import KvmDraft
     from explorer.engine.profile import KernelProfile
     from explorer.engine.region_call import RegionUpdate
-    from explorer.engine.types import Errno
 
 __all__ = ["Guard", "GuardResult", "Ladder", "first_refusal", "multiple"]
 

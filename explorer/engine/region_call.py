@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from explorer.engine.commands import SetMemoryRegion  # noqa: TC001 - mypyc looks it up where the class is made
 from explorer.engine.types import PAGE_SHIFT, Errno
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from explorer.engine.commands import SetMemoryRegion
     from explorer.engine.draft import KvmDraft
     from explorer.engine.guard import Guard, GuardResult
     from explorer.engine.profile import KernelProfile
@@ -68,8 +68,8 @@ class PendingUpdate(NamedTuple):
     def thaw(self) -> RegionUpdate:
         """Return the mutable form."""
         update = RegionUpdate(self.call, self.phases, internal=self.internal)
-        for name, value in zip(self._fields, self, strict=True):
-            setattr(update, name, value)
+        update.change, update.old, update.invalid, update.new = self.change, self.old, self.invalid, self.new
+        update.at, update.errno, update.refused_by = self.at, self.errno, self.refused_by
         update.results = list(self.results)
         return update
 

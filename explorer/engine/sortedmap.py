@@ -2,7 +2,7 @@
 
 Every update returns a new map and leaves the old one as it was, so a snapshot of the VM costs one
 pointer and time travel is free. The map is a B+ tree of plain tuples: an update copies one leaf and
-one inner node per level (two levels at 32,764 slots, three at a million counts), and the copying is
+one inner node per level (three levels at 32,764 slots, four at a million counts), and the copying is
 done in C. Order is needed because KVM finds a slot by the greatest ``base_gfn`` that is not
 above a gfn. ``assets/docs/adr/0001-snapshots.md`` has the measurements behind the choice.
 
@@ -13,6 +13,7 @@ when both fit in one; the height never grows beyond that of the largest map it o
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ D = TypeVar("D")
 # of the keys a twentieth of a snapshot.
 _Node = tuple[Any, ...]
 
-FANOUT = 32
+FANOUT = 16
 _EMPTY: _Node = ((),)
+_EMPTY_TREE = (_EMPTY, 0, 0)
+_key_of = itemgetter(0)
 
 
 class _Missing:
@@ -60,26 +63,15 @@ class SortedMap(Generic[K, V]):
     _height: int
     _size: int
 
-    def __new__(cls, items: Iterable[tuple[K, V]] = ()) -> SortedMap[K, V]:
-        """Build from pairs; there is one empty map."""
-        if items == ():
-            return _EMPTY_MAP
-        ordered = sorted(dict(items).items(), key=lambda pair: pair[0])  # type: ignore[arg-type, return-value]
-        if not ordered:
-            return _EMPTY_MAP
-        step = FANOUT * 3 // 4  # room for a few inserts before the first split
-        level: list[_Node] = [
-            (tuple(k for k, _ in part), *(v for _, v in part))
-            for part in (ordered[i : i + step] for i in range(0, len(ordered), step))
-        ]
-        height = 0
-        while len(level) > 1:
-            level = [
-                (tuple(node[0][0] for node in part), *part)
-                for part in (level[i : i + step] for i in range(0, len(level), step))
-            ]
-            height += 1
-        return _new(level[0], height, len(ordered))
+    def __init__(
+        self, items: Iterable[tuple[K, V]] = (), root: _Node | None = None, height: int = 0, size: int = 0
+    ) -> None:
+        """Build from pairs; the other parameters are a tree that this module has already made."""
+        if root is None:
+            root, height, size = _EMPTY_TREE if items == () else _grown(items)
+        self._root = root
+        self._height = height
+        self._size = size
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -151,11 +143,13 @@ class SortedMap(Generic[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         """Iterate over the keys in order."""
-        return (key for key, _ in self.items())
+        for pair in self.items():
+            yield pair[0]
 
     def values(self) -> Iterator[V]:
         """Iterate over the values in the order of their keys."""
-        return (value for _, value in self.items())
+        for pair in self.items():
+            yield pair[1]
 
     def last(self) -> tuple[K, V] | None:
         """Return the pair with the greatest key, or None if the map is empty."""
@@ -210,7 +204,7 @@ class SortedMap(Generic[K, V]):
         height = self._height
         while height and len(node[0]) <= 1:
             node, height = (node[1], height - 1) if node[0] else (_EMPTY, 0)
-        return _new(node, height, self._size - 1), value
+        return SortedMap((), node, height, self._size - 1), value
 
     def _descend(self, key: K) -> tuple[list[tuple[_Node, int]], _Node]:
         """Return the nodes above the leaf of `key`, each with where its child stands, and the leaf."""
@@ -231,11 +225,7 @@ class SortedMap(Generic[K, V]):
             edited = [*upper]
             edited[i] = node
             node = (*edited,)
-        made: SortedMap[K, V] = _make(SortedMap)
-        made._root = node
-        made._height = self._height
-        made._size = size
-        return made
+        return SortedMap((), node, self._height, size)
 
     def _insert(
         self, path: list[tuple[_Node, int]], keys: tuple[Any, ...], values: list[Any], at: int
@@ -254,7 +244,7 @@ class SortedMap(Generic[K, V]):
         height = self._height
         if right is not None:
             node, height = ((node[0][0], right[0][0]), node, right), height + 1
-        return _new(node, height, self._size + 1)
+        return SortedMap((), node, height, self._size + 1)
 
     # -- value semantics -------------------------------------------------------------------------
 
@@ -275,18 +265,20 @@ class SortedMap(Generic[K, V]):
         return f"SortedMap({list(self.items())!r})" if self._size else "SortedMap()"
 
 
-_make = object.__new__
-
-
-def _new(root: _Node, height: int, size: int) -> SortedMap[Any, Any]:
-    self: SortedMap[Any, Any] = _make(SortedMap)
-    self._root = root
-    self._height = height
-    self._size = size
-    return self
-
-
-_EMPTY_MAP: SortedMap[Any, Any] = _new(_EMPTY, 0, 0)
+def _grown(items: Iterable[tuple[Any, Any]]) -> tuple[_Node, int, int]:
+    """Return the tree of some pairs: its root, height and number of keys."""
+    ordered = sorted(dict(items).items(), key=_key_of)
+    if not ordered:
+        return _EMPTY_TREE
+    step = FANOUT * 3 // 4  # room for a few inserts before the first split
+    parts = [ordered[i : i + step] for i in range(0, len(ordered), step)]
+    level: list[_Node] = [(tuple([k for k, _ in part]), *[v for _, v in part]) for part in parts]
+    height = 0
+    while len(level) > 1:
+        groups = [level[i : i + step] for i in range(0, len(level), step)]
+        level = [(tuple([node[0][0] for node in group]), *group) for group in groups]
+        height += 1
+    return level[0], height, len(ordered)
 
 
 def _split(keys: tuple[Any, ...], values: list[Any], at: int) -> tuple[_Node, _Node | None]:
