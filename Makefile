@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench mutants fuzz lint format shots fidelity lock clean python environment test-environment
+.PHONY: help run lab test bench fast mutants fuzz lint format shots fidelity lock clean python environment test-environment
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -3
@@ -17,11 +17,16 @@ run: environment
 lab: environment
 	@$(BIN)/jupyter lab notebooks
 
-test: test-environment lint
+# On the compiled engine, as most users run it; a test compares it with the files.
+test: test-environment lint fast
 	@$(BIN)/python -m pytest -q -n auto
 
-bench: test-environment
+bench: test-environment fast
 	@$(BIN)/python tests/bench/run.py
+
+# The engine compiled, where there is a C compiler. `make run` does so the first time; this, after the engine was edited.
+fast: environment
+	@$(BIN)/python assets/setup/compile_engine.py
 
 # Damaged logs and recordings, ten minutes of them; `make fuzz SECONDS=60` for less.
 fuzz: test-environment

@@ -17,6 +17,9 @@ The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import explorer.engine
+from explorer.compiled import twins
+
 if TYPE_CHECKING:
     from explorer.app.dashboard import App
     from explorer.engine.apply import apply
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+explorer.engine.__path__[:0] = twins()
 
 __all__ = [
     "PROFILES",

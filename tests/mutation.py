@@ -184,7 +184,7 @@ def verdict_of(mutant_id: str, judges: list[str]) -> Verdict:
     """Judge one mutant in a process of its own."""
     began = time.monotonic()
     command = [sys.executable, __file__, "--judge", mutant_id, "--judges", ",".join(judges)]
-    environment = os.environ | {"HYPOTHESIS": "first", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"HYPOTHESIS": "first", "PYTHONPATH": str(ROOT), "EXPLORER_PURE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     if "no judgement" in done.stderr:
         raise RuntimeError(done.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from explorer import __version__
 from explorer.cli import conform, export, live, replay, serve, why
+from explorer.compiled import is_compiled
 from explorer.engine.types import ExplorerError
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="See what a KVM memory slot change does.",
         epilog="exit status: 0 as expected, 1 a difference was found, 2 the command or its input is wrong",
     )
-    parser.add_argument("--version", action="version", version=f"memslot-explorer {__version__}")
+    engine = "compiled" if is_compiled() else "as Python"
+    parser.add_argument(
+        "--version", action="version", version=f"memslot-explorer {__version__}, the engine runs {engine}"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (serve, replay, why, conform, live, export):
         module.add_parser(commands)

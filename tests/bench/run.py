@@ -23,6 +23,8 @@ from imports import measure_import  # noqa: E402
 from page import measure_page  # noqa: E402
 from visitors import measure_visitors  # noqa: E402
 
+from explorer.compiled import is_compiled  # noqa: E402
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -46,7 +48,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value of every round")
     args = parser.parse_args()
     reports: list[Report] = []
-    print(f"Python {platform.python_version()}, {os.cpu_count()} processors, {args.rounds} rounds, cases take turns")
+    engine = "compiled engine" if is_compiled() else "engine not compiled"
+    print(f"Python {platform.python_version()}, {engine}, {os.cpu_count()} processors, {args.rounds} rounds, in turns")
     for name, measure in PARTS.items():
         if args.part in (name, "all"):
             print(f"{name}:", flush=True)
