@@ -19,7 +19,7 @@ from threading import Thread
 
 from explorer.engine.types import ExplorerError
 
-__all__ = ["ServeError", "add_parser", "free_port", "run", "voila_command", "write_template"]
+__all__ = ["FILL_SECONDS", "ServeError", "add_parser", "free_port", "run", "voila_command", "write_template"]
 
 HOST = "127.0.0.1"
 PORT = 8866
@@ -30,6 +30,8 @@ _IDLE_SECONDS = 1800
 _LONGEST_IDLE = 1e6
 """Minutes."""
 _PATIENCE_SECONDS = 30
+FILL_SECONDS = 2
+"""After how long a kernel is started in the place of one that a visitor got."""
 _KERNELS = "explorer.cli.idle.VisitorKernelManager"
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget")
 
@@ -149,6 +151,8 @@ def voila_command(path: Path, port: int, *, preheat: int, idle_minutes: float | 
         "--theme=light",
         f"--preheat_kernel={preheat > 0}",
         f"--pool_size={max(preheat, 1)}",
+        # The next kernel starts when the page of this visitor is drawn; before, it would take a processor from it.
+        f"--VoilaKernelManager.fill_delay={FILL_SECONDS}",
         # Only what draws widgets: every other extension is loaded by each visitor for nothing.
         *(f"--VoilaConfiguration.extension_allowlist={name}" for name in _EXTENSIONS),
         "--VoilaConfiguration.allow_template_override=NO",

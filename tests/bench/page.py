@@ -6,6 +6,7 @@ Needs Chromium: the one ``CHROMIUM`` names, or ``chromium``, ``chromium-browser`
 from __future__ import annotations
 
 from contextlib import ExitStack
+from time import sleep
 from typing import TYPE_CHECKING
 
 from chromium import FLAGS, find_chromium
@@ -13,6 +14,8 @@ from measure import Report, Row, at_most, note, ratio
 from playwright.sync_api import sync_playwright
 from servers import dashboard, empty_notebook, plain_voila
 from steps import measure_steps
+
+from explorer.cli.serve import FILL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +78,9 @@ def _opening(browser: Browser, sites: dict[tuple[str, int], Server], rounds: int
     for number in range(rounds + 1):
         note(f"opening pages, round {number} of {rounds}" if number else "opening each page once, not counted")
         for (site, preheat), server in sites.items():
-            server.wait_quiet()
+            sleep(FILL_SECONDS)  # by then the server visited before has begun to fill its pool
+            for each in sites.values():
+                each.wait_quiet()
             times = _visit(browser, server)
             for moment, milliseconds in times.items():
                 if number:
