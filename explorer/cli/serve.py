@@ -33,6 +33,7 @@ _PATIENCE_SECONDS = 30
 FILL_SECONDS = 2
 """After how long a kernel is started in the place of one that a visitor got."""
 _KERNELS = "explorer.cli.idle.VisitorKernelManager"
+_CONNECTION = "explorer.cli.prompt.PromptConnection"
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget")
 
 
@@ -158,6 +159,7 @@ def voila_command(path: Path, port: int, *, preheat: int, idle_minutes: float | 
         "--VoilaConfiguration.allow_template_override=NO",
         "--VoilaConfiguration.allow_theme_override=NO",
         f"--VoilaConfiguration.multi_kernel_manager_class={_KERNELS}",
+        f"--Voila.kernel_websocket_connection_class={_CONNECTION}",
         f"--MappingKernelManager.cull_interval={max(idle_seconds // 30, 1)}",
         f"--MappingKernelManager.cull_idle_timeout={idle_seconds}",
         f"--MappingKernelManager.cull_connected={idle_minutes is not None}",

@@ -4,12 +4,19 @@ const RENEWED = new Set(["timeline", "rail", "strip", "fields", "ledger"]); // m
 
 const Drawing = (Base) =>
   class extends Base {
+    // At once if the browser has painted the last picture, else when it has: waiting for the beginning of a frame would
+    // leave it the rest of this one to do nothing in.
     schedule() {
       if (this.drawing) return;
-      this.drawing = requestAnimationFrame(() => {
-        this.drawing = null;
+      this.drawing = true;
+      const now = () => {
+        this.drawing = false;
+        this.unpainted = true;
+        requestAnimationFrame(() => (this.unpainted = false));
         this.draw();
-      });
+      };
+      if (this.unpainted) requestAnimationFrame(now);
+      else queueMicrotask(now); // all of a message is taken by then
     }
 
     piece(frame, name) {

@@ -50,6 +50,7 @@ const Moving = (Base) =>
     release() {
       this.released = true;
       if (this.wanted) this.fetch(this.wanted);
+      else this.prefetch();
     }
 
     // Ask for frames of stops where a person may go next.
@@ -60,9 +61,10 @@ const Moving = (Base) =>
       this.say({ t: "want", rev: this.rev, stops: missing.map(([stop]) => stop), ahead: true });
     }
 
-    // Ask for what a person may want next, before they do.
+    // Ask for what a person may want next, before they do; who holds a key wants what it leads to and nothing else.
     prefetch() {
       clearTimeout(this.prefetching);
+      if (!this.released) return;
       this.prefetching = setTimeout(() => {
         const [op, cell] = this.at;
         const last = this.ghost ? this.ops : this.ops - 1;
