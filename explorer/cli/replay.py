@@ -171,10 +171,10 @@ def _write_json(summary: Summary) -> None:
         head["mmu_events_by_operation"] = summary.mmu_events.by_operation
     write = sys.stdout.write
     write('{"summary": ' + json.dumps(head)[:-1] + ', "skipped": [')
-    separator = ""
-    for line, reason in summary.skipped:
-        write(f'{separator}{{"line": {line}, "reason": {_word(reason)}}}')
-        separator = ", "
+    skipped = (f', {{"line": {line}, "reason": {_word(reason)}}}' for line, reason in summary.skipped)
+    write(next(skipped, "")[2:])  # the first of a list has no comma before it
+    for block in _blocks(skipped):
+        write(block)
     write("]}}\n")
 
 
