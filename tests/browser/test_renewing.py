@@ -63,3 +63,25 @@ def test_the_focus_goes_on_with_the_stop_through_what_is_renewed(screen: Screen)
     screen.page.locator(".tl-node[data-op='14']").focus()
     screen.press("Shift+ArrowLeft").until_at(16, 5)
     assert screen.page.evaluate("document.activeElement.dataset.op") == "14", "it stays on what it points at"
+
+
+STEP_BACK = """
+async () => {
+  const root = document.querySelector(".mx");
+  await new Promise((painted) => requestAnimationFrame(() => setTimeout(painted)));
+  let frames = 0;
+  requestAnimationFrame(() => (frames += 1));
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", shiftKey: true, bubbles: true }));
+  await null; // what the key set going in the page itself, and nothing that takes a frame or an answer
+  return [Number(root.dataset.cell), frames];
+}
+"""
+
+
+def test_a_stop_that_is_there_is_drawn_before_the_next_frame_begins(screen: Screen) -> None:
+    moved_before_the_patch(screen)
+    screen.press("Shift+ArrowLeft").until_at(16, 8)
+    screen.press("Shift+ArrowRight").until_at(16, 9)
+    screen.page.wait_for_selector(".mx[data-pen=plotly]")  # nothing else is drawn from here on
+
+    assert screen.page.evaluate(STEP_BACK) == [8, 0]
