@@ -17,7 +17,7 @@ The dashboard: `App`. To read the engine, begin with `explorer.engine`.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import explorer.engine
+from explorer import engine
 from explorer.compiled import twins
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-explorer.engine.__path__[:0] = twins()
+engine.__path__[:0] = twins()  # modules of the engine are looked for there first
 
 __all__ = [
     "PROFILES",

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["COMPILED", "folder_of_twins", "is_compiled", "shelf_of_twins", "twins"]
+__all__ = ["COMPILED", "folder_of_twins", "has_twins", "is_compiled", "shelf_of_twins", "twins"]
 
 COMPILED = (
     "sortedmap",
@@ -52,7 +52,12 @@ def twins() -> list[str]:
     if os.environ.get("EXPLORER_PURE") or not shelf_of_twins().is_dir():
         return []
     folder = folder_of_twins()
-    return [str(folder)] if folder.is_dir() else []
+    return [str(folder)] if has_twins(folder) else []
+
+
+def has_twins(folder: Path) -> bool:
+    """Return whether a folder holds twins; one in which they could not be made is empty."""
+    return any(folder.glob("*__mypyc.*"))
 
 
 def is_compiled() -> bool:

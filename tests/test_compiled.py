@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.compiled import COMPILED, is_compiled
+from explorer.compiled import COMPILED, folder_of_twins, is_compiled, twins
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +49,18 @@ def test_an_edited_engine_runs_as_it_was_edited(tmp_path: Path) -> None:
         file.write("\n# edited\n")
 
     assert said("-c", WHERE, root=tmp_path).rstrip() == str(tmp_path / "explorer/engine/swap.py")
+
+
+def test_where_it_could_not_be_compiled_the_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.delenv("EXPLORER_PURE", raising=False)
+    folder = folder_of_twins()
+    folder.mkdir(parents=True)
+    assert twins() == []
+
+    (folder / "compiled__mypyc.so").touch()
+
+    assert twins() == [str(folder)]
 
 
 def test_what_is_compiled_is_there() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from explorer.compiled import COMPILED, folder_of_twins, shelf_of_twins  # noqa: E402 - after the path is set
+from explorer.compiled import COMPILED, folder_of_twins, has_twins, shelf_of_twins  # noqa: E402 - after the path is set
 
 _NO_COMPILER = """\
 The engine is not compiled: {missing} is missing. Nothing needs it; logs are read nearly twice as fast with it.
@@ -34,9 +34,9 @@ _LINES_SAID = 15
 def compile_engine(*, first: bool) -> None:
     """Make the twins of the engine as it is now, if they are not there; say so if they cannot be made."""
     folder = folder_of_twins()
-    if any(folder.glob("*__mypyc.*")) or (first and folder.is_dir()):
+    if has_twins(folder) or (first and folder.is_dir()):
         return
-    if first and any(shelf_of_twins().glob("*/*__mypyc.*")):
+    if first and any(map(has_twins, shelf_of_twins().glob("*"))):
         print(_EDITED)
         return
     missing = _missing()

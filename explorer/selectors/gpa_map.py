@@ -181,6 +181,7 @@ class _Group(NamedTuple):
 def _segments(
     kvm: Kvm, as_id: int, focus: SlotKey | None, width: float, scale: Scale, owners: dict[int, str]
 ) -> tuple[tuple[Segment, ...], str]:
+    # As `KvmMemslots.slots` gives them, without a look-up for each of what may be 32,764.
     slots = sorted(kvm.active(as_id).id_hash.values(), key=attrgetter("base_gfn"))
     end_gfn = kvm.config.max_gfn() + 1
     end_text = f"to {size_text(end_gfn << PAGE_SHIFT)}"

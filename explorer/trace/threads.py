@@ -7,7 +7,6 @@ Read next: `strace`.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from explorer.engine.lookup import as_id_of
@@ -295,7 +294,6 @@ def _why_not_kvm(ioctl: Ioctl, result: Result) -> str | None:
     return None
 
 
-@lru_cache(maxsize=1024)
 def reason_unused(command: str) -> str | None:
     """Return why an ioctl is not used, or None if it may be."""
     if command in _REGION or command in ("KVM_CREATE_VM", "KVM_CHECK_EXTENSION"):
