@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def test_an_answer_does_not_wait_for_the_acknowledgement_of_the_one_before(monke
         server.stop()
 
     monkeypatch.setattr(ZMQChannelsWebsocketConnection, "connect", lambda _self: None)
-    asyncio.run(visit())
+    with ThreadPoolExecutor(1) as own_thread:  # a browser test of the same worker has a loop running in this one
+        own_thread.submit(asyncio.run, visit()).result()
 
     before, after = delays
     assert (before, bool(after)) == (0, True)
